@@ -1,0 +1,16 @@
+DELETE FROM change_shard;
+DELETE FROM workflow_run_attribute;
+DELETE FROM workflow_attribute;
+DELETE FROM job_attribute;
+DELETE FROM workflow_run_attribute_type;
+DELETE FROM workflow_attribute_type;
+DELETE FROM job_attribute_type;
+DELETE FROM workflow_run_transition;
+DELETE FROM workflow_transition;
+DELETE FROM job_instance_transition;
+DELETE FROM job_transition;
+DELETE FROM workflow_run_status;
+DELETE FROM workflow_status;
+DELETE FROM job_instance_status;
+DELETE FROM job_status;
+UPDATE schema_info SET schema_version = 1, compatible_since = 1;

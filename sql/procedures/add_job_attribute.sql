@@ -1,0 +1,56 @@
+CREATE PROCEDURE add_job_attribute(
+    in_job_id BIGINT UNSIGNED,
+    in_attribute_type INT UNSIGNED,
+    in_value MEDIUMTEXT,
+    in_request_key VARCHAR(64)
+)
+    SQL SECURITY DEFINER
+    MODIFIES SQL DATA
+    COMMENT '
+Description: Adds an attribute to a job. The same type may be added repeatedly.
+Access: JSM
+Parameters:
+  in_job_id: the job
+  in_attribute_type: a row of job_attribute_type
+  in_value: fits the value_type of the attribute type; 255 characters
+  in_request_key: optional; the call may be repeated under it without a second attribute
+Returns: {"job_attribute_id": n}
+Errors: MISSING_PARAMETER, UNKNOWN_JOB, UNKNOWN_ATTRIBUTE_TYPE, INVALID_ATTRIBUTE_VALUE, VALUE_TOO_LONG, REQUEST_KEY_CONFLICT
+Example: CALL add_job_attribute(1, 8, ''blue'', NULL);
+'
+BEGIN
+    DECLARE v_document LONGTEXT;
+    DECLARE v_owns BOOLEAN;
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION
+    BEGIN
+        IF v_owns THEN
+            ROLLBACK;
+        ELSEIF NOT v_owns THEN
+            CALL undo_work();
+        END IF;
+        RESIGNAL;
+    END;
+    IF in_job_id IS NULL THEN
+        CALL raise_missing_parameter('job_id');
+    END IF;
+    IF in_attribute_type IS NULL THEN
+        CALL raise_missing_parameter('attribute_type');
+    END IF;
+    IF in_value IS NULL THEN
+        CALL raise_missing_parameter('value');
+    END IF;
+    CALL begin_work(v_owns);
+    CALL recall_request(in_request_key, 'add_job_attribute', v_document);
+    IF v_document IS NULL THEN
+        CALL lock_job(in_job_id);
+        INSERT INTO job_attribute (job_id, attribute_type, value) VALUES (in_job_id, in_attribute_type, in_value);
+        SET v_document = JSON_OBJECT('job_attribute_id', LAST_INSERT_ID());
+        UPDATE api_request SET answer = v_document WHERE request_key = in_request_key;
+    END IF;
+    IF v_owns THEN
+        COMMIT;
+    ELSE
+        RELEASE SAVEPOINT jobmon;
+    END IF;
+    SELECT v_document AS document;
+END
