@@ -1,0 +1,1 @@
+"""The database layer: connecting, migrating, loading SQL objects, accounts and grants, validation."""
