@@ -1,0 +1,1 @@
+"""JQS, the JobQueryServer: GET /<view> becomes SELECT ... FROM <view>."""

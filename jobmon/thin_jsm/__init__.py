@@ -1,0 +1,1 @@
+"""JSM, the JobStateManager: POST /<procedure> becomes CALL <procedure>."""
