@@ -1,0 +1,1 @@
+"""The client library: workflows and their tasks, and calls of the services."""
