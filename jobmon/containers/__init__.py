@@ -1,0 +1,1 @@
+"""Jobmon in containers: what `./runserver.py --docker` does, and what runs inside the containers."""
