@@ -37,6 +37,7 @@ from jobmon.db.connect import ConnectionSpec, connect
 from jobmon.db.load import recorded_objects
 from jobmon.db.migrate import (
     DEFAULT_OWNER,
+    GONE_SECONDS,
     BusyError,
     MigrateResult,
     database_of,
@@ -313,7 +314,7 @@ def _restore_lock(spec: ConnectionSpec) -> Iterator[None]:
     conn = connect(spec.with_database(None), read_timeout=None)
     with contextlib.closing(conn):
         name = "jobmon-restore:" + hashlib.sha256(database.encode()).hexdigest()[:40]
-        [(got,)] = query(conn, "SELECT GET_LOCK(%s, 0)", (name,))
+        [(got,)] = query(conn, "SELECT GET_LOCK(%s, %s)", (name, GONE_SECONDS))
         if not got:
             raise BusyError(f"another process restores into {database}", "wait for it")
         yield

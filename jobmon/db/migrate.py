@@ -200,6 +200,10 @@ def require_initialised(conn: Connection, database: str) -> None:
 
 # The lock
 
+# A lock goes with its connection, and a server ends that a moment after the client has gone: who finds a lock
+# taken waits for so many seconds before it says that somebody else is at work.
+GONE_SECONDS = 5.0
+
 
 def _lock_name(database: str) -> str:
     # Names longer than 64 characters are refused.

@@ -25,6 +25,7 @@ from jobmon.db.catalog import DatabaseError, execute, query, quote_name, read_ta
 from jobmon.db.connect import ConnectionSpec, call_with_retry, connect, is_lost_connection
 from jobmon.db.load import record_objects
 from jobmon.db.migrate import (
+    GONE_SECONDS,
     BusyError,
     database_of,
     read_migrations,
@@ -96,7 +97,9 @@ class _Database:
         conn = connect(self.spec, read_timeout=None)
         try:
             [(got,)] = query(
-                conn, "SELECT GET_LOCK(CONCAT('jobmon-prune:', LEFT(SHA2(DATABASE(), 256), 40)), 0)"
+                conn,
+                "SELECT GET_LOCK(CONCAT('jobmon-prune:', LEFT(SHA2(DATABASE(), 256), 40)), %s)",
+                (GONE_SECONDS,),
             )
             if not got:
                 raise BusyError(f"another process prunes {self.spec.database}", "wait for it")

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import stat
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,15 @@ def test_one_at_a_time(db: Any) -> None:
     with contextlib.closing(other), pytest.raises(BusyError, match="another process prunes"):
         prune(db.spec("migrator"), older_than=0)
     prune(db.spec("migrator"), older_than=0)
+
+
+def test_it_waits_until_the_server_has_ended_who_has_gone(db: Any) -> None:
+    """A connection outlives its client by a moment."""
+    other = pruning._Database(db.spec("migrator"))
+    timer = threading.Timer(0.5, other.close)
+    timer.start()
+    prune(db.spec("migrator"), older_than=0)
+    timer.join()
 
 
 def test_a_lost_connection(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
