@@ -324,22 +324,22 @@ class Worker:
         exit_code, reason = self._outcome(stop)
         if stop is not None and stop.reason is None:
             return exit_code
-        event = {"event": "done"}
+        route, report = "log_done", {}
         if reason is not None:
             tail = "" if self._stderr is None else read_tail(self._stderr, start=self._child.stderr_start)
             exceeded = stop.exceeded if stop is not None else self._exceeded()
             if exceeded == "mem_free":
                 reason = f"out of memory: {error_text(reason)}"
-            event = {"event": "error", "error_message": error_text(reason, tail)}
+            route, report = "log_error", {"error_message": error_text(reason, tail)}
             if stop is not None and stop.signal is not None and self._executor_reports_signals:
-                event["event"] = "warning"
+                route = "log_warning"
             elif exceeded is not None:
-                event |= {"job_instance_status": "Z", "exceeded": exceeded}
+                report |= {"job_instance_status": "Z", "exceeded": exceeded}
         if self._started:
             if self._returncode is None:
                 self._wall_seconds = time.monotonic() - self._started
-            event |= usage_fields(self._wall_seconds, self._rusage)
-        self._reporter.finish(event)
+            report |= usage_fields(self._wall_seconds, self._rusage)
+        self._reporter.finish(route, report)
         while not self._reporter.finished:
             self._take_signal()
             self._wait()

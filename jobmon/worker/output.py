@@ -140,7 +140,7 @@ def signal_name(number: int) -> str:
 
 
 def usage_fields(wall_seconds: float, rusage: struct_rusage | None) -> dict[str, str]:
-    """What a command used, as ``log_usage`` and ``log_events`` take it.
+    """What a command used, as ``log_usage``, ``log_done`` and the others take it.
 
     Parameters:
         wall_seconds: time from its start to its end, seconds.

@@ -67,7 +67,7 @@ class Reporter(threading.Thread):
         self._lease_seconds = max(1, round(4 * heartbeat_seconds))
         self._patience = patience
         self._wake = wake
-        self._event: dict[str, Any] | None = None
+        self._final: tuple[str, dict[str, Any]] | None = None
         self._ending = threading.Event()
         self._hurry = threading.Event()
         self._give_up = time.monotonic() + patience
@@ -76,13 +76,15 @@ class Reporter(threading.Thread):
 
     # What the main loop calls
 
-    def finish(self, event: dict[str, Any]) -> None:
+    def finish(self, route: str, report: dict[str, Any]) -> None:
         """Send the final report instead of more heartbeats. A first report that is still tried is given up.
 
         Parameters:
-            event: ``done`` or ``error`` with its figures, as ``log_events`` takes it.
+            route: the procedure: ``log_done``, ``log_error`` or ``log_warning``.
+            report: its parameters, without the instance and its node.
         """
-        self._event = {"job_instance_id": self._id, "nodename": self._about["nodename"], **event}
+        body = {"job_instance_id": self._id, "nodename": self._about["nodename"], **report}
+        self._final = (route, body)
         if not self._hurry.is_set():
             self._give_up = time.monotonic() + self._patience
         self._ending.set()
@@ -152,20 +154,16 @@ class Reporter(threading.Thread):
                 delay = self._heartbeat_seconds * _uniform(0.8, 1)
 
     def _report_end(self) -> None:
+        assert self._final is not None
+        route, body = self._final
         try:
-            answer = self._persist("log_events", {"events": [self._event]}, None)
-            outcome = (answer or {})["outcomes"][0]
-            code = outcome["code"]
+            answer = self._persist(route, body, None) or {}
+            self.delivered = "message" in answer
+            if not self.delivered:
+                say(f"the end of the command is perhaps not reported: the answer to {route} has no message")
         except (RefusedError, UnreachableError) as error:
             say(f"the end of the command is not reported: {error}")
-        except (KeyError, TypeError, IndexError):
-            say("the end of the command is perhaps not reported: the answer to log_events has no outcome")
-        else:
-            if code == "OK":
-                self.delivered = True
-            else:
-                say(f"the end of the command is not accepted: {outcome.get('message') or code}")
-                self.stop = code in ("JOB_INSTANCE_ENDED", "JOB_INSTANCE_SUPERSEDED")
+            self.stop = getattr(error, "code", None) in ("JOB_INSTANCE_ENDED", "JOB_INSTANCE_SUPERSEDED")
 
     def _persist(
         self, route: str, body: dict[str, Any], until: threading.Event | None

@@ -305,7 +305,7 @@ def test_add_jobs_refuses_what_is_no_scale(jsm: Sql, admin: Sql, scale: Any, nam
 
 def warn(jsm: Sql, how: str, instance: int, text: str = "careful") -> None:
     if how == "call":
-        assert jsm.call("log_warning", job_instance_id=instance, error_message=text) == {}
+        assert jsm.call("log_warning", job_instance_id=instance, error_message=text) == {"message": None}
     else:
         event = {"event": "warning", "job_instance_id": instance, "error_message": text}
         assert outcomes(jsm, [event]) == ["OK"]

@@ -99,11 +99,20 @@ def test_host_names(jsm: Sql, admin: Sql, length: int, cut: bool) -> None:
     assert len(admin.row("workflow_run", make_run(jsm, hostname=name))["hostname"]) == 255
 
 
-def test_figures_are_cut(jsm: Sql, admin: Sql) -> None:
+@pytest.mark.parametrize(
+    ("report", "given"),
+    [
+        ("log_usage", {}),
+        ("log_done", {}),
+        ("log_error", {"error_message": "x"}),
+        ("log_warning", {"error_message": "x"}),
+    ],
+)
+def test_figures_are_cut(jsm: Sql, admin: Sql, report: str, given: dict[str, str]) -> None:
     _, instance = make_instance(jsm, "R")
     words = ("wallclock", "maxvmem", "cpu", "io")
     text = GRIN * 3000
-    jsm.call("log_usage", job_instance_id=instance, usage_str=text, **dict.fromkeys(words, text))
+    jsm.call(report, job_instance_id=instance, usage_str=text, **given, **dict.fromkeys(words, text))
     row = admin.instance(instance)
     assert len(row["usage_str"]) == 1000
     for word in (*words, "usage_str"):

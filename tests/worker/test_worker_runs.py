@@ -22,7 +22,7 @@ Start = Callable[..., Worker]
 def test_a_command_that_succeeds(make_fake: Make, run_worker: Run) -> None:
     fake = make_fake(command="exit 0")
     assert run_worker(fake, "--heartbeat-seconds", "20", SLURM_JOB_ID="17") == 0
-    assert [route for route, _ in fake.calls] == ["start_job_instance", "log_events"]
+    assert [route for route, _ in fake.calls] == ["start_job_instance", "log_done"]
     started = fake.of("start_job_instance")[0]
     assert started == {
         "job_instance_id": 7,
@@ -228,7 +228,7 @@ def test_heartbeats(make_fake: Make, start_worker: Start, tmp_path: Path) -> Non
     eventually(lambda: len(fake.of("log_job_instance_heartbeat")) >= 4)
     (tmp_path / "enough").touch()
     assert worker.wait() == 0
-    assert fake.calls[-1][0] == "log_events"
+    assert fake.calls[-1][0] == "log_done"
     beats = fake.of("log_job_instance_heartbeat")
     assert all(beat == {"job_instance_id": 7, "lease_seconds": 1} for beat in beats)
 

@@ -161,15 +161,14 @@ def test_jsm_says_stop(make_fake: Make, run_worker: Run, code: str, tmp_path: Pa
     group_is_gone(fake.group)
     assert (tmp_path / "job.o7").read_text() == "ready\nsaved\n"
     assert len(fake.of("log_job_instance_heartbeat")) == 2
-    assert fake.of("log_events") == []
+    assert fake.of("log_error") == fake.of("log_done") == []
 
 
 def test_jsm_says_stop_to_the_last_report(make_fake: Make, run_worker: Run) -> None:
     fake = make_fake(command="true")
-    document = {"outcomes": [{"code": "JOB_INSTANCE_ENDED", "message": "JOB_INSTANCE_ENDED: no"}]}
-    fake.answers["log_events"] = [(200, document)]
+    fake.answers["log_done"] = [refusal("JOB_INSTANCE_ENDED")]
     assert run_worker(fake) == 76
-    assert len(fake.of("log_events")) == 1
+    assert len(fake.of("log_done")) == 1
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,10 @@ def test_an_instance_that_never_ran_may_end_in_error(jsm: Any, db: Any, start_wo
     """The report of a worker that got a signal before its command was started is accepted."""
     flow = Flow(jsm, {"job": "true"})
     [instance] = flow.claim()
-    event = {"event": "error", "job_instance_id": instance["job_instance_id"], "nodename": "node7"}
-    event["error_message"] = "the worker received signal 15 (SIGTERM) before the command was started"
-    assert jsm.call("log_events", events=[event]) == {"outcomes": [{"code": "OK"}]}
+    report = {"job_instance_id": instance["job_instance_id"], "nodename": "node7", "wallclock": "0.000"}
+    report["error_message"] = "the worker received signal 15 (SIGTERM) before the command was started"
+    message = jsm.call("log_error", **report)["message"]
+    assert message == f'{flow.dag_id} [{instance["job_id"]}, "F"]'
     assert start(start_worker, jsm, instance).wait() == 75
 
 

@@ -44,10 +44,10 @@ ODD_ANSWERS: list[Answer] = [
 def test_a_call_is_made_again(make_fake: Make, start_worker: Start, answer: Answer) -> None:
     fake = make_fake(command="exit 3")
     fake.answers["start_job_instance"] = [answer, (200, {"job_instance": fake.instance})]
-    fake.answers["log_events"] = [answer, (200, {"outcomes": [{"code": "OK"}]})]
+    fake.answers["log_error"] = [answer, (200, {"message": ""})]
     worker = start_worker(fake)
     assert worker.wait() == 3
-    assert [route for route, _ in fake.calls] == ["start_job_instance"] * 2 + ["log_events"] * 2
+    assert [route for route, _ in fake.calls] == ["start_job_instance"] * 2 + ["log_error"] * 2
     assert fake.calls[0] == fake.calls[1]
     assert fake.calls[2] == fake.calls[3]
     log = worker.log.read_text()
@@ -94,10 +94,10 @@ def test_the_command_goes_on_without_jsm(make_fake: Make, start_worker: Start, t
 
 def test_patience_ends(make_fake: Make, start_worker: Start) -> None:
     fake = make_fake(command="exit 3")
-    fake.answers["log_events"] = [(503, {})]
+    fake.answers["log_error"] = [(503, {})]
     worker = start_worker(fake, "--patience", "2")
     assert worker.wait() == 3
-    assert len(fake.of("log_events")) >= 2
+    assert len(fake.of("log_error")) >= 2
     assert "the end of the command is not reported: HTTP status 503" in worker.log.read_text()
 
 
@@ -108,30 +108,23 @@ def test_a_signal_shortens_the_patience(make_fake: Make, start_worker: Start, tm
         "sys.exit(main.main(sys.argv[1:]))\n"
     )
     fake = make_fake(command="exit 3")
-    fake.answers["log_events"] = [(503, {})]
+    fake.answers["log_error"] = [(503, {})]
     worker = start_worker(fake, "--kill-after", "0", popen={"program": [str(program)]})
-    eventually(lambda: len(fake.of("log_events")) >= 2)
+    eventually(lambda: len(fake.of("log_error")) >= 2)
     worker.signal(15)
     assert worker.wait() == 3  # the command's own: it had ended before
 
 
-def test_a_refused_report_is_not_repeated(make_fake: Make, start_worker: Start) -> None:
+@pytest.mark.parametrize(("code", "status"), [("UNAUTHORIZED", 401), ("INVALID_PARAMETER", 422)])
+def test_a_refused_report_is_not_repeated(
+    make_fake: Make, start_worker: Start, code: str, status: int
+) -> None:
     fake = make_fake(command="exit 3")
-    fake.answers["log_events"] = [refusal("UNAUTHORIZED", 401)]
+    fake.answers["log_error"] = [refusal(code, status)]
     worker = start_worker(fake)
     assert worker.wait() == 3
-    assert len(fake.of("log_events")) == 1
-    assert "the end of the command is not reported: UNAUTHORIZED: no" in worker.log.read_text()
-
-
-def test_a_refused_event_is_not_repeated(make_fake: Make, start_worker: Start) -> None:
-    fake = make_fake(command="exit 3")
-    outcome = {"code": "INVALID_PARAMETER", "message": "INVALID_PARAMETER: no"}
-    fake.answers["log_events"] = [(200, {"outcomes": [outcome]})]
-    worker = start_worker(fake)
-    assert worker.wait() == 3
-    assert len(fake.of("log_events")) == 1
-    assert "the end of the command is not accepted: INVALID_PARAMETER: no" in worker.log.read_text()
+    assert len(fake.of("log_error")) == 1
+    assert f"the end of the command is not reported: {code}: no" in worker.log.read_text()
 
 
 def test_refused_heartbeats_do_not_end_the_command(
@@ -163,7 +156,7 @@ def test_answers_that_lack_what_is_needed(make_fake: Make, start_worker: Start, 
     worker = start_worker(fake)
     assert worker.wait() == 69
     fake = make_fake(command="exit 3")
-    fake.answers["log_events"] = [(200, answer)]
+    fake.answers["log_error"] = [(200, answer)]
     worker = start_worker(fake)
     assert worker.wait() == 3
     assert "the end of the command is perhaps not reported" in worker.log.read_text()

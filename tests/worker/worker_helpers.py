@@ -19,6 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds; for what takes a moment, on a machine that is busy
 
+FINAL_REPORTS = ("log_done", "log_error", "log_warning")
+
 # (status, document), or bytes to be sent as they are
 Answer = tuple[int, Any] | bytes
 
@@ -124,9 +126,7 @@ class FakeJsm:
             return given[min(earlier, len(given) - 1)]
         if route == "start_job_instance":
             return 200, {"job_instance": self.instance}
-        if route == "log_events":
-            return 200, {"outcomes": [{"code": "OK"} for _ in body["events"]]}
-        return 200, {}
+        return 200, {"message": ""} if route in FINAL_REPORTS else {}
 
     def of(self, route: str) -> list[dict[str, Any]]:
         """The bodies of the calls of one route."""
@@ -139,11 +139,9 @@ class FakeJsm:
 
     @property
     def end(self) -> dict[str, Any]:
-        """The one event of the one final report."""
-        [call] = self.of("log_events")
-        [event] = call["events"]
-        found: dict[str, Any] = event
-        return found
+        """The one final report; its ``event`` is done, error or warning."""
+        [(route, body)] = [call for call in self.calls if call[0] in FINAL_REPORTS]
+        return {"event": route.removeprefix("log_"), **body}
 
 
 def kill_commands(port: int) -> None:
