@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -211,6 +211,17 @@ def attempt(db: Database, conn: Connection, procedure: str, **arguments: Any) ->
         return Outcome(refusal=refusal)
 
 
+def rounds(count: int, seen: Sized) -> Iterator[int]:
+    """So many rounds of a race, and more until both outcomes were seen.
+
+    On a busy machine it may be the same one that comes first for long.
+    """
+    for number in range(20 * count):
+        if number >= count and len(seen) > 1:
+            return
+        yield number
+
+
 # What the tests begin with
 
 
@@ -276,6 +287,14 @@ def report(db: Database, conn: Connection, events: Sequence[dict[str, Any]]) -> 
     """log_events; gives the code of each event's outcome."""
     document = db.call(conn, "log_events", events=list(events))
     return [outcome["code"] for outcome in document["outcomes"]]
+
+
+def live_rounds(
+    db: Database, conn: Connection, count: int, seen: Sized, **kw: Any
+) -> Iterator[tuple[int, int]]:
+    """A job with a live instance for each of :func:`rounds`: (job id, instance id)."""
+    for _ in rounds(count // 10, seen):
+        yield from make_live(db, conn, 10, **kw).items()
 
 
 def instance_history(db: Database, job_instance_id: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from race_helpers import Database, Team, attempt, job_history, make_dag, make_live, report
+from race_helpers import Database, Team, attempt, job_history, make_dag, make_live, report, rounds
 
 ROUNDS = 20
 LATE = (
@@ -23,7 +23,7 @@ def make_late(race: Database) -> None:
 def test_expiry_against_heartbeats(race: Database, sixteen: Team) -> None:
     """Whoever reported before was not given up; whoever was given up is told to stop."""
     told: set[bool] = set()
-    for _ in range(6):
+    for _ in rounds(6, told):
         live = list(make_live(race, sixteen.connections[0], 45).values())
         make_late(race)
         shares = [live[n::15] for n in range(15)]

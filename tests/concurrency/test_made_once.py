@@ -13,6 +13,7 @@ from race_helpers import (
     make_dag,
     make_jobs,
     make_queued,
+    rounds,
 )
 
 RUN: dict[str, Any] = {"user": "ann", "hostname": "login1", "pid": 4242}
@@ -184,8 +185,8 @@ def test_a_run_that_ends_while_another_starts(race: Database, pair: Team) -> Non
     conn = pair.connections[0]
     document = race.call(conn, "add_workflow", **workflow(make_dag(race, conn)))
     workflow_id = document["workflow_dct"]["id"]
-    ends = set()
-    for _ in range(40):
+    ends: set[str] = set()
+    for _ in rounds(40, ends):
         run = race.call(conn, "add_workflow_run", workflow_id=workflow_id, **RUN)["workflow_run_id"]
         ended, started = pair.race(
             ("update_workflow_run", {"wfr_id": run, "status": "E"}),

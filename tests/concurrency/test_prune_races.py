@@ -188,10 +188,14 @@ def test_a_poller_misses_nothing(race: Database, eight: Team) -> None:
         assert ready.wait(60)
         newest = race.value("SELECT MAX(job_status_log_id) FROM job_status_log")
 
-        def works(conn: Any) -> None:
-            make_live(race, conn, 10)
+        def works(dag_id: int) -> Any:
+            return lambda conn: make_live(race, conn, 10, dag_id=dag_id)
 
-        eight.each(lambda _: prune(race.spec("migrator"), older_than=0, batch_rows=50), *[works] * 7)
+        # each with its first job already: a dag that is found while it has none may be pruned
+        dags = [make_dag(race, conn) for _ in range(7)]
+        for dag_id in dags:
+            make_jobs(race, conn, dag_id, 1)
+        eight.each(lambda _: prune(race.spec("migrator"), older_than=0, batch_rows=50), *map(works, dags))
     finally:
         stop.set()
         poller.join(60)

@@ -13,6 +13,7 @@ from race_helpers import (
     attempt,
     instance_history,
     job_history,
+    live_rounds,
     make_live,
     report,
     wait_for_lock_waits,
@@ -42,10 +43,9 @@ def errors(race: Database, instance: int) -> list[tuple[Any, ...]]:
 
 def test_the_workers_done_against_the_reconcilers_error(race: Database, pair: Team) -> None:
     """The loser is told, and a job that is DONE asks for no more memory."""
-    live = make_live(race, pair.connections[0], ROUNDS)
-    growing(race, live)
-    winners = set()
-    for job_id, instance in live.items():
+    winners: set[bool] = set()
+    for job_id, instance in live_rounds(race, pair.connections[0], ROUNDS, winners):
+        growing(race, [job_id])
         done, error = pair.race(
             ("log_done", {"job_instance_id": instance}),
             ("log_error", {"job_instance_id": instance, **OUT_OF_MEMORY}),

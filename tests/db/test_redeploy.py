@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pymysql
@@ -21,11 +22,13 @@ SECONDS = 4.0
 class Client(threading.Thread):
     """Does one thing over and over on its own connection, through call_with_retry."""
 
-    def __init__(self, spec: Any, statements: list[str], until: float, *, transaction: bool = False) -> None:
+    def __init__(
+        self, spec: Any, statements: list[str], end: threading.Event, *, transaction: bool = False
+    ) -> None:
         super().__init__(daemon=True)
         self.spec = spec
         self.statements = statements
-        self.until = until
+        self.end = end
         self.transaction = transaction
         self.done = 0
         self.retries: list[int] = []
@@ -54,7 +57,7 @@ class Client(threading.Thread):
                 raise
 
         try:
-            while time.monotonic() < self.until:
+            while not self.end.is_set():
                 start = time.monotonic()
                 call_with_retry(unit, on_retry=lambda error, attempt: self.retries.append(error.args[0]))
                 self.slowest = max(self.slowest, time.monotonic() - start)
@@ -66,40 +69,57 @@ class Client(threading.Thread):
                 conn.close()
 
 
+def deploy_under_load(
+    clients: list[Client], deploy: Callable[[], None], end: threading.Event, *, deploys: int, calls: int
+) -> None:
+    """Deploy over and over, for some seconds at least, until all clients have made more calls than that."""
+    started = time.monotonic()
+    try:
+        for client in clients:
+            client.start()
+        done = 0
+        while done < deploys or time.monotonic() < started + SECONDS or any(c.done <= calls for c in clients):
+            if any(client.error for client in clients):
+                break
+            assert time.monotonic() < started + 90, [client.done for client in clients]
+            deploy()
+            done += 1
+    finally:
+        end.set()
+        for client in clients:
+            client.join(30)
+    assert [client.error for client in clients] == [None] * len(clients)
+    assert not any(client.is_alive() for client in clients)
+
+
 def test_redeploy_under_load(own_database: Any, tree: Any) -> None:
     own_database.migrate(**tree.dirs)
     own_database.grant(**tree.dirs)
     own_database.query(f"GRANT INSERT ON {own_database.name}.job TO {own_database.prefix}jsm@'%'")
-    until = time.monotonic() + SECONDS
+    end = threading.Event()
     jsm, jqs = own_database.spec("jsm"), own_database.spec("jqs")
     clients = [
-        *[Client(jsm, ["CALL add_job('called')"], until) for _ in range(3)],
-        *[Client(jsm, ["INSERT INTO job (name) VALUES ('raw')"], until) for _ in range(2)],
+        *[Client(jsm, ["CALL add_job('called')"], end) for _ in range(3)],
+        *[Client(jsm, ["INSERT INTO job (name) VALUES ('raw')"], end) for _ in range(2)],
         Client(
             jsm,
             ["INSERT INTO job (name) VALUES ('raw')", "DO SLEEP(0.02)", "CALL add_job('called')"],
-            until,
+            end,
             transaction=True,
         ),
-        Client(jqs, ["SELECT COUNT(*) FROM cooked"], until),
+        Client(jqs, ["SELECT COUNT(*) FROM cooked"], end),
     ]
-    for client in clients:
-        client.start()
-    deploys = 0
     conn = open_for_ddl(own_database.admin)
     loader = Loader(conn, own_database.name, own_database.owner)
-    while time.monotonic() < until - 0.5:
+
+    def deploy() -> None:
         # As if every file had changed.
         with conn.cursor() as cursor:
             cursor.execute("UPDATE schema_object SET file_checksum='' WHERE object_type<>'TABLE'")
         assert len(loader.load_all(tree.sql).loaded) == len(read_sql_dir(tree.sql))
-        deploys += 1
-    for client in clients:
-        client.join(30)
+
+    deploy_under_load(clients, deploy, end, deploys=2, calls=10)
     conn.close()
-    assert [client.error for client in clients] == [None] * len(clients)
-    assert deploys >= 2
-    assert all(client.done > 10 for client in clients)
     assert max(client.slowest for client in clients) < 15
     # Both triggers have seen every row.
     [(jobs,)] = own_database.query("SELECT COUNT(*) FROM job")
@@ -112,29 +132,24 @@ def test_redeploy_under_load(own_database: Any, tree: Any) -> None:
 
 def test_redeploy_of_the_project_s_own_sql_under_load(make_database: Any) -> None:
     database = make_database(migrated=True)
-    until = time.monotonic() + SECONDS
+    end = threading.Event()
     jsm = database.spec("jsm")
     clients = [
-        Client(jsm, _named_call(database, "add_task_dag", {"in_user": "u", "in_dag_hash": "h"}), until),
-        Client(jsm, ["CALL get_schema_version()"], until),
-        Client(jsm, ["INSERT INTO task_dag (dag_hash, user) VALUES ('raw', 'u')"], until),
-        Client(database.spec("jqs"), ["SELECT COUNT(*) FROM get_jobs WHERE dag_id = 1"], until),
+        Client(jsm, _named_call(database, "add_task_dag", {"in_user": "u", "in_dag_hash": "h"}), end),
+        Client(jsm, ["CALL get_schema_version()"], end),
+        Client(jsm, ["INSERT INTO task_dag (dag_hash, user) VALUES ('raw', 'u')"], end),
+        Client(database.spec("jqs"), ["SELECT COUNT(*) FROM get_jobs WHERE dag_id = 1"], end),
     ]
-    for client in clients:
-        client.start()
     conn = open_for_ddl(database.admin)
     loader = Loader(conn, database.name, database.owner)
-    deploys = 0
-    while time.monotonic() < until - 0.5:
+
+    def deploy() -> None:
         with conn.cursor() as cursor:
             cursor.execute("UPDATE schema_object SET file_checksum='' WHERE object_type<>'TABLE'")
         loader.load_all()
-        deploys += 1
-    for client in clients:
-        client.join(30)
+
+    deploy_under_load(clients, deploy, end, deploys=1, calls=5)
     conn.close()
-    assert [client.error for client in clients] == [None] * len(clients)
-    assert deploys >= 1 and all(client.done > 5 for client in clients)
     assert not database.audits()
 
 

@@ -290,15 +290,23 @@ def make_submitted(jsm: Sql, dag_id: int, **more: Any) -> int:
 
 
 @contextlib.contextmanager
-def seconds_ago(jsm: Sql, seconds: float) -> Iterator[None]:
-    """What happens inside happens so long ago, by the database's clock as this connection sees it."""
+def seconds_ago(jsm: Sql, seconds: float, now: int | None = None) -> Iterator[None]:
+    """What happens inside happens so long ago, by the database's clock as this connection sees it.
+
+    now: of :func:`clock`, for times that are exactly so far apart, however long this machine is held up.
+    """
     jsm.raw("SET timestamp = DEFAULT")
-    now = jsm.one("SELECT UNIX_TIMESTAMP(NOW(6))")
-    jsm.raw(f"SET timestamp = {float(now) - seconds:.6f}")
+    since = float(jsm.one("SELECT UNIX_TIMESTAMP(NOW(6))")) if now is None else now
+    jsm.raw(f"SET timestamp = {since - seconds:.6f}")
     try:
         yield
     finally:
         jsm.raw("SET timestamp = DEFAULT")
+
+
+def clock(jsm: Sql) -> int:
+    """The database's clock, in whole seconds: a fraction would be rounded when the clock is set."""
+    return int(jsm.one("SELECT UNIX_TIMESTAMP(SYSDATE())"))
 
 
 def watch(jsm: Sql, seconds: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sql_helpers import (
     Sql,
+    clock,
     fresh,
     make_attempt,
     make_dag,
@@ -164,10 +165,12 @@ def test_a_distributor_keeps_the_runs_that_wait_for_it(jsm: Sql, admin: Sql) -> 
 )
 def test_silence_counts_while_somebody_watches(jsm: Sql, admin: Sql, looks: list[int], lost: bool) -> None:
     run = make_silent(jsm, 3600)
+    now = clock(jsm)
     for look in looks:
-        with seconds_ago(jsm, look):
+        with seconds_ago(jsm, look, now):
             jsm.call("log_monitor_heartbeat", poll_seconds=10)
-    assert end_lost(jsm) == ([run] if lost else [])
+    with seconds_ago(jsm, 0, now):
+        assert end_lost(jsm) == ([run] if lost else [])
     assert stand(admin, run) == ("EE" if lost else "RR")
 
 
@@ -175,26 +178,28 @@ def test_an_outage_ends_no_lease(jsm: Sql, admin: Sql) -> None:
     """Nobody could renew it; a distributor that knows better, and says nothing of watching, ends it."""
     dag_id, jobs = make_jobs(jsm, 3)
     jsm.call("queue_jobs", dag_id=dag_id)
-    with seconds_ago(jsm, 100):
+    now = clock(jsm)
+    with seconds_ago(jsm, 100, now):
         for job_id, lease in zip(jobs, (60, 70, 5), strict=True):
             make_attempt(jsm, job_id, "I", lease_seconds=lease)
 
     def lost() -> int:
-        answer = jsm.call("expire_job_instances", watched_only=1, max_job_instances=1)
+        with seconds_ago(jsm, 0, now):
+            answer = jsm.call("expire_job_instances", watched_only=1, max_job_instances=1)
         return len(answer["job_instance_ids"])
 
     assert lost() == 0, "nobody has watched"
     for look in (200, 0):
-        with seconds_ago(jsm, look):
+        with seconds_ago(jsm, look, now):
             jsm.call("log_monitor_heartbeat", poll_seconds=10)
     assert lost() == 0, "there was a pause"
     for look in range(65, -1, -5):
-        with seconds_ago(jsm, look):
+        with seconds_ago(jsm, look, now):
             jsm.call("log_monitor_heartbeat", poll_seconds=10)
     assert [lost(), lost(), lost()] == [1, 1, 0], "65 s are not the whole of a lease of 70 s"
     assert statuses(admin, jobs) == "QIQ"
     # five seconds are short beside a pause that nobody notices: that one has had a minute more
-    with seconds_ago(jsm, 30):
+    with seconds_ago(jsm, 30, now):
         make_attempt(jsm, jobs[2], "I", lease_seconds=5)
     assert lost() == 0
     answer = jsm.call("expire_job_instances")

@@ -150,7 +150,7 @@ def test_a_report_locks_no_other_job(filled: tuple[Sql, int], throwaway: Any, fa
         )
     ]
     first, second = (Sql(throwaway.connect("jsm", autocommit=False), facts) for _ in range(2))
-    second.raw("SET SESSION innodb_lock_wait_timeout = 2")
+    second.raw("SET SESSION innodb_lock_wait_timeout = 10")
     first.call("log_done", job_instance_id=live[1])
     assert outcomes(first, [{"event": "done", "job_instance_id": i} for i in live[3:60:2]])
     # the neighbours of each, one by one and together
@@ -273,7 +273,7 @@ def test_runs_of_two_workflows_do_not_wait_for_each_other(crowd: Crowd) -> None:
     runs = [make_run(crowd.jsm, workflow_id=workflow_id) for workflow_id in workflows]
     crowd.admin.raw("ANALYZE TABLE workflow_run")
     first, second = (crowd.open(autocommit=False) for _ in range(2))
-    second.raw("SET SESSION innodb_lock_wait_timeout = 1")
+    second.raw("SET SESSION innodb_lock_wait_timeout = 10")
     for team, (superseded, stopped, ended) in ((first, (0, 2, 4)), (second, (1, 3, 5))):
         make_run(team, workflow_id=workflows[superseded], stale_after_seconds=0)
         make_run(team, workflow_id=workflows[superseded])

@@ -27,6 +27,7 @@ from sql_helpers import (
 )
 
 NOBODY = 10**15
+LONG = 86_400  # seconds: a lease that does not end while these tests run
 
 
 @dataclass
@@ -131,9 +132,11 @@ def _waiting_run(jsm: Sql) -> dict[str, Any]:
 
 
 def _notification(jsm: Sql) -> dict[str, Any]:
-    """One that is due, and the only one of its channel."""
+    """One that is due, and the only one of its channel. (A claim that ended between two calls would change
+    the answer.)
+    """
     make_run(jsm, "E", slack_channel=fresh("channel"))
-    return {"claim_token": fresh("token"), "max_notifications": 1000}
+    return {"claim_token": fresh("token"), "max_notifications": 1000, "lease_seconds": LONG}
 
 
 def _claimed(jsm: Sql, **outcome: Any) -> dict[str, Any]:
@@ -247,7 +250,7 @@ CASES = {
         unknown=_REPORT["unknown"],
     ),
     "log_usage": Case(_instance("R", usage_str="u", wallclock="1.5"), {"message"}, **_REPORT),
-    "log_job_instance_heartbeat": Case(_instance("R", lease_seconds=60), set(), **_REPORT),
+    "log_job_instance_heartbeat": Case(_instance("R", lease_seconds=LONG), set(), **_REPORT),
     "log_heartbeat": Case(
         lambda jsm: {"dag_id": make_dag(jsm)}, set(), needed=("dag_id",), unknown={"dag_id": None}
     ),
@@ -348,7 +351,7 @@ CASES = {
     ),
     "kill_job": Case(_job("R"), {"job_dct"}, **_JOB),
     "start_job_instance": Case(
-        _instance("B", nodename="n", process_group_id=4, executor_id="4711", lease_seconds=90),
+        _instance("B", nodename="n", process_group_id=4, executor_id="4711", lease_seconds=LONG),
         {"job_instance"},
         **_REPORT,
     ),

@@ -263,7 +263,7 @@ def test_a_run_that_is_locked_holds_up_no_other(open_as: Any, jsm: Sql, admin: S
     # who polls a run that goes on waits for nobody, whoever holds it
     going_on = make_stage(jsm, "DR")[0]
     holder.raw("SELECT 1 FROM workflow_run WHERE workflow_run_id = %s FOR UPDATE", going_on)
-    jsm.raw("SET SESSION innodb_lock_wait_timeout = 1")
+    jsm.raw("SET SESSION innodb_lock_wait_timeout = 10")
     assert jsm.call("end_workflow_run", workflow_run_id=going_on)["status"] == "R"
     holder.raw("ROLLBACK")
     assert [one["workflow_run_id"] for one in jsm.call("end_workflow_runs")["workflow_runs"]] == [held]
@@ -619,7 +619,7 @@ def test_a_limit_that_others_hold_is_passed_over(emptied: None, open_as: Any, js
     )
     holder = open_as("jsm", autocommit=False)
     holder.call("log_heartbeat", dag_id=held)
-    jsm.raw("SET SESSION innodb_lock_wait_timeout = 1")
+    jsm.raw("SET SESSION innodb_lock_wait_timeout = 10")
     assert count(claim_any(jsm), held, free) == [0, 2]
     holder.raw("ROLLBACK")
     assert count(claim_any(jsm), held, free) == [2, 0]
