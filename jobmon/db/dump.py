@@ -30,6 +30,7 @@ from typing import IO, Any
 
 import orjson
 from pymysql.connections import Connection
+from pymysql.err import MySQLError
 
 from jobmon.config import fsync_dir
 from jobmon.db.catalog import INTERNAL_TABLES, DatabaseError, execute, query, quote_name, read_objects
@@ -317,7 +318,12 @@ def _restore_lock(spec: ConnectionSpec) -> Iterator[None]:
         [(got,)] = query(conn, "SELECT GET_LOCK(%s, %s)", (name, GONE_SECONDS))
         if not got:
             raise BusyError(f"another process restores into {database}", "wait for it")
-        yield
+        try:
+            yield
+        finally:
+            # the next one need not wait until the server has ended the connection
+            with contextlib.suppress(MySQLError):
+                query(conn, "SELECT RELEASE_ALL_LOCKS()")
 
 
 def _restore(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pymysql.connections import Connection
+from pymysql.err import MySQLError
 
 from jobmon.config import fsync_dir
 from jobmon.db.catalog import DatabaseError, execute, query, quote_name, read_tables, table_exists
@@ -128,6 +129,9 @@ class _Database:
 
     def close(self) -> None:
         if self.conn.open:
+            # the next one need not wait until the server has ended the connection
+            with contextlib.suppress(MySQLError):
+                query(self.conn, "SELECT RELEASE_ALL_LOCKS()")
             self.conn.close()
 
 
