@@ -103,7 +103,7 @@ def test_archive_file(db: Any, tmp_path: Path) -> None:
             cursor.execute(f"CALL {call}")
         instance = json.loads(cursor.fetchone()[0])["job_instance_id"]
         cursor.execute(f"CALL log_running({instance}, NULL, NULL, NULL)")
-        cursor.execute(f"CALL log_done({instance}, NULL, NULL)")
+        cursor.execute(f"CALL log_done({instance}, NULL, NULL, NULL, NULL, NULL, NULL, NULL)")
     before = rows_of(db)
     path = tmp_path / "archive.jsonl.gz"
     result = prune(db.spec("migrator"), older_than=0, archive=str(path))
