@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from http_helpers import Api
 
 from jobmon.db.connect import connect
+from jobmon.thin_common.logs import RequestLog
 
 OUTSIDE = "Access: JSM"
 # MariaDB's JSON_OBJECT makes strings of a routine's variables.
@@ -417,6 +419,33 @@ def test_log_lines(toy: Toy, make_jsm: Callable[..., Api], capsys: pytest.Captur
     assert (unknown["route"], unknown["status"], unknown["level"]) == ("other", 404, "WARNING")
     assert "secret" not in json.dumps(lines)
     assert "tok-en" not in json.dumps(lines)
+
+
+def test_a_flush_waits_for_the_lines_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the process it would else be over before the log's thread has written what it took."""
+    begun, go = threading.Event(), threading.Event()
+    written: list[str] = []
+
+    def write(text: str) -> None:
+        if text:
+            begun.set()
+            go.wait(60)
+            written.append(text)
+
+    monkeypatch.setattr(
+        "jobmon.thin_common.logs.sys",
+        SimpleNamespace(stderr=SimpleNamespace(write=write, flush=lambda: None)),
+    )
+    log = RequestLog("jsm", "INFO")
+    log.write("one", "POST", "log_done", 200, 0.1)
+    assert begun.wait(60)
+    flush = threading.Thread(target=log.flush)
+    flush.start()
+    flush.join(0.5)
+    assert flush.is_alive()
+    go.set()
+    flush.join(60)
+    assert '"request_id":"one"' in "".join(written)
 
 
 def test_metrics(toy: Toy, make_jsm: Callable[..., Api]) -> None:
