@@ -89,6 +89,7 @@ class RequestLog:
         self._least = 200 if logging.getLevelName(level) <= logging.INFO else 500
         self._lines: deque[bytes] = deque(maxlen=_MOST_LINES)
         self._some = threading.Event()
+        self._flushing = threading.Lock()
         threading.Thread(target=self._write_on, name="request-log", daemon=True).start()
         atexit.register(self.flush)
 
@@ -123,11 +124,13 @@ class RequestLog:
 
     def flush(self) -> None:
         """Write what was noted so far."""
-        lines = []
-        with contextlib.suppress(IndexError):
-            while True:
-                lines.append(self._lines.popleft())
-        # If stderr is gone, the service is worth more than its lines.
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(b"".join(lines).decode())
-            sys.stderr.flush()
+        # Who flushes at the end of the process waits for the lines that the other thread is about to write.
+        with self._flushing:
+            lines = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    lines.append(self._lines.popleft())
+            # If stderr is gone, the service is worth more than its lines.
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(b"".join(lines).decode())
+                sys.stderr.flush()

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 import requests
 from cli_helpers import Jobmon, MakeWorkflow, Services, make_workflow
+from ports import free_port
 
 from jobmon.client.requester import Requester
 from jobmon.config import load_config
-from jobmon.db.embedded import free_port
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         with contextlib.suppress(requests.RequestException):
             if requests.get(f"{url}/readyz", timeout=5).status_code == 200:
@@ -68,7 +68,7 @@ def services(database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             process.terminate()
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(40)
+                process.wait(60)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 

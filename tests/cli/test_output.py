@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import fcntl
 import json
@@ -143,6 +144,7 @@ class Terminal:
         )
         os.close(ours)
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def read_until(self, *texts: str, seconds: float = 60) -> str:
         """All that was printed so far, once all these texts were; without texts, once it has ended."""
@@ -151,7 +153,7 @@ class Terminal:
             if texts and all(text in self.seen for text in texts):
                 return self.seen
             try:
-                self.seen += os.read(self.end, 65536).decode()
+                self.seen += self._decoder.decode(os.read(self.end, 65536))
             except BlockingIOError:
                 time.sleep(0.05)
             except OSError as error:  # nobody has the other end any more

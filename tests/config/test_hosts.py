@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from jobmon.config import ConfigError, load_config
 from jobmon.db import connect as c
@@ -65,8 +66,6 @@ def test_configuration(tmp_path: Path) -> None:
 
 
 def test_none_can_be_used() -> None:
-    from jobmon.db.embedded import free_port
-
     spec = ConnectionSpec("u", "secretpw", "127.0.0.1", free_port(), others=(("127.0.0.1", free_port()),))
     with pytest.raises(c.pymysql.err.OperationalError) as error:
         c.connect(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -11,12 +12,12 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
+from ports import free_port
 from slack_auth_helpers import GOOD, FakeSlack, fake_slack
 
 from jobmon.config import ConfigError, load_config
 from jobmon.containers import questions
 from jobmon.containers.questions import CHANNELS, Refused, Verdict, check_token, collect, given, read_answers
-from jobmon.db.embedded import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = {key: default for key, (_, default) in CHANNELS.items()}
@@ -47,14 +48,15 @@ def at_terminal(home: Path, slack: FakeSlack, *lines: str) -> tuple[int, str]:
     )  # fmt: skip
     os.close(slave)
     shown, waiting = "", list(lines)
+    decoder = codecs.getincrementaldecoder("utf-8")()
     while True:
         try:
-            data = os.read(master, 4096).decode()
+            data = os.read(master, 4096)
         except OSError:  # the terminal's other side was closed
             break
         if not data:
             break
-        shown += data
+        shown += decoder.decode(data)
         # A question ends without a new line; echo is off by then.
         if waiting and shown.endswith((": ", "]: ")):
             os.write(master, waiting.pop(0).encode() + b"\n")

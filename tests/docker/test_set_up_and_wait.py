@@ -15,11 +15,11 @@ from typing import Any
 
 import pymysql
 import pytest
+from ports import free_port
 
 from jobmon.config import load_config, read_accounts
 from jobmon.containers import setup, wait
 from jobmon.db.connect import connect
-from jobmon.db.embedded import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

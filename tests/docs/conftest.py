@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import requests
 from docs_helpers import ROOT
+from ports import free_port
 
 
 @dataclass
@@ -38,14 +38,8 @@ class Services:
         return response.json()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         with contextlib.suppress(requests.RequestException):
             if requests.get(f"{url}/readyz", timeout=5).status_code == 200:
@@ -59,7 +53,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 def services(database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """JSM and JQS with a token."""
     home = tmp_path_factory.mktemp("home")
-    ports = {key: _free_port() for key in ("jsm_port", "jqs_port", "jsm_management_port")}
+    ports = {key: free_port() for key in ("jsm_port", "jqs_port", "jsm_management_port")}
     token = secrets.token_urlsafe(16)
     rc = home / ".jobmonrc"
     rc.write_text(json.dumps({"host": "127.0.0.1", "token": token, "workers": 1, **ports}))
@@ -88,6 +82,6 @@ def services(database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             process.terminate()
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(40)
+                process.wait(60)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

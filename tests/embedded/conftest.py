@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from jobmon.db.embedded import EmbeddedServer, ServerBinaries, ServerNotFoundError, find_server
 
@@ -56,7 +57,8 @@ def make(place: Path, binaries: ServerBinaries) -> Iterator[Callable[..., Embedd
 def pattern(binaries: ServerBinaries) -> Iterator[Path]:
     """An initialised data directory."""
     directory = Path(tempfile.mkdtemp(prefix="jm-"))
-    EmbeddedServer(directory / "data", binaries=binaries).ensure_initialised()
+    # its copies are started on this port, all through the session
+    EmbeddedServer(directory / "data", free_port(), binaries=binaries).ensure_initialised()
     yield directory / "data"
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -234,7 +234,7 @@ def stranger() -> Iterator[tuple[list[str], dict[str, str]]]:
 
 
 def run(command: list[str], env: dict[str, str]) -> str:
-    result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=900)
     output = result.stdout + result.stderr
     if result.returncode == 9 and ("resolve" in output or "Failed to fetch" in output):
         pytest.skip(f"no package registry: {output}")

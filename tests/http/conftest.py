@@ -110,7 +110,7 @@ def start_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             service.process.send_signal(signal.SIGTERM)
     for service in started:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            service.process.wait(20)
+            service.process.wait(40)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(service.process.pid, signal.SIGKILL)
 

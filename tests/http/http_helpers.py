@@ -6,15 +6,16 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 from flask import Flask
+from ports import free_port as free_port
 
 from jobmon.config import Config, load_config
 
@@ -69,13 +70,6 @@ class Api:
         relay._database.close()
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Service:
     """A service in a process of its own."""
@@ -98,7 +92,7 @@ class Service:
         """GET on a connection of its own."""
         return requests.get(self.url + path, timeout=30, **kw)
 
-    def wait(self, path: str = "/readyz", status: int = 200, seconds: float = 30) -> None:
+    def wait(self, path: str = "/readyz", status: int = 200, seconds: float = 60) -> None:
         """Wait until ``path`` answers with ``status``."""
         deadline = time.monotonic() + seconds
         seen: object = None
@@ -127,15 +121,34 @@ class Service:
                         found.append(int(entry.name))
         return found
 
+    def kill(self) -> None:
+        """SIGKILL to it and its workers; returns when all of them have ended, and the port is free."""
+        workers = self.workers()
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(60)
+        wait_gone(workers)
+
     def stop(self) -> int:
         """SIGTERM; the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(40)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
+
+
+def wait_gone(pids: list[int], seconds: float = 60) -> None:
+    """Wait until these processes have ended; one that nobody asked for its exit status has."""
+    deadline = time.monotonic() + seconds
+    for pid in pids:
+        while psutil.pid_exists(pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                    break
+            assert time.monotonic() < deadline, f"process {pid} is still there"
+            time.sleep(0.05)
 
 
 JOB_KEYS = set(

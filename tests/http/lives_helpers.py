@@ -22,7 +22,7 @@ class Lives(ABC):
         patience: seconds that are waited for what must come.
     """
 
-    patience: float = 90
+    patience: float = 120
     logs_executor_id = True
 
     def __init__(self, clients: int = 6) -> None:

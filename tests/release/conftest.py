@@ -27,7 +27,7 @@ def clone(tmp_path: Path) -> Path:
 def until() -> Callable[..., None]:
     """Waits until something is so."""
 
-    def wait(condition: Callable[[], object], seconds: float = 120) -> None:
+    def wait(condition: Callable[[], object], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "it did not happen in time"

@@ -127,7 +127,7 @@ def container(
     name: str, status: str = "running", health: str | None = "healthy", **more: Any
 ) -> dict[str, Any]:
     """What `docker inspect` says, in short."""
-    started = (datetime.now(UTC) - timedelta(hours=2)).isoformat().replace("+00:00", "123Z")
+    started = (datetime.now(UTC) - timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S.%f123Z")
     labels = {
         "jobmon.release": "emu.99",
         "com.docker.compose.project": "jobmonemu99",

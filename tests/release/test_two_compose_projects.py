@@ -10,14 +10,14 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from release_helpers import Deployment, end, listed
 
-from jobmon.db.embedded import free_port
 from jobmon.release import PORT_KEYS, Release
 
 BUILT_OF = (
@@ -74,12 +74,18 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployment, 
             subprocess.run(["docker", "rmi", "--force", deployment.release.image], capture_output=True)
 
 
-def test_two_compose_projects_run_side_by_side(two: tuple[Deployment, Deployment]) -> None:
+def test_two_compose_projects_run_side_by_side(
+    two: tuple[Deployment, Deployment], until: Callable[..., None]
+) -> None:
     old, new = two
     for each in two:
         assert "All 12 jobs ended as they should" in each("--docker", "--demo")
         names = {f"{each.release.project}_{name}_1" for name in LASTING}
         assert set(containers(each)) == names
+    until(lambda: all(
+        rows[name]["ready"] for rows in ours(listed(new, "compose"), two).values()
+        for name in ("db", "jsm", "jqs")
+    ))  # fmt: skip
     found = ours(listed(new, "compose"), two)
     for each in two:
         rows = found[each.release.name]

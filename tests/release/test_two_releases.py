@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from ports import free_port
 from release_helpers import Deployment, end, listed
 
-from jobmon.db.embedded import free_port
 from jobmon.release import PORT_KEYS, Release, read_releases
 
 SERVICES = {"db", "jsm", "jqs"}

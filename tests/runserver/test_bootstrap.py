@@ -123,12 +123,15 @@ def test_a_damaged_stamp_counts_as_none(repo: Path, installs: Installs, stamp: s
 
 
 def test_two_at_once_install_once(repo: Path, installs: Installs, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
     def slow(*arguments: object) -> None:
-        time.sleep(0.5)
+        deadline = time.monotonic() + 60
+        while not any("waiting" in line for line in said) and time.monotonic() < deadline:
+            time.sleep(0.01)
         installs.append(())
 
     monkeypatch.setattr(bootstrap, "install", slow)
-    said: list[str] = []
     threads = [
         threading.Thread(target=bootstrap.ensure_environment, args=(repo, (), said.append)) for _ in range(3)
     ]

@@ -34,7 +34,7 @@ while True: time.sleep(0.1)
 """
 
 
-def until(condition: Callable[[], object], seconds: float = 15) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -53,7 +53,7 @@ def talker(tmp_path: Path) -> Path:
 def supervisor(tmp_path: Path, talker: Path) -> Iterator[Supervisor]:
     def program(name: str) -> Program:
         return Program(
-            name, (sys.executable, str(talker), name, str(tmp_path / "told")), ("127.0.0.1:80",), 5
+            name, (sys.executable, str(talker), name, str(tmp_path / "told")), ("127.0.0.1:80",), 60
         )
 
     made = Supervisor(tmp_path / "run", [program("first"), program("second")])
@@ -61,11 +61,20 @@ def supervisor(tmp_path: Path, talker: Path) -> Iterator[Supervisor]:
     made.shut_down()
 
 
+def told(supervisor: Supervisor) -> str:
+    """What the talkers have told so far."""
+    path = supervisor.directory.with_name("told")
+    return path.read_text() if path.exists() else ""
+
+
 def launch(supervisor: Supervisor, *names: str, kept: bool = True) -> psutil.Process:
     process = supervisor.launch(ENVIRON, die_with_parent=not kept)
     for name in names:
         supervisor.start_program(name)
         until(lambda name=name: supervisor.status(name).is_running)  # type: ignore[misc]
+        if name in ("first", "second"):
+            # before it has said so, SIGTERM would end it without a word
+            until(lambda name=name: f"{name} started\n" in told(supervisor))  # type: ignore[misc]
     return psutil.Process(process.pid)
 
 
@@ -107,10 +116,10 @@ def test_stop_is_in_reverse_order_one_after_the_other_and_leaves_nothing(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
     launch(supervisor, "first", "second")
-    told: list[str] = []
-    assert supervisor.shut_down(told.append) == []
-    assert told == ["second", "first"]
-    assert (tmp_path / "told").read_text().splitlines()[-2:] == ["second stopped", "first stopped"]
+    names: list[str] = []
+    assert supervisor.shut_down(names.append) == []
+    assert names == ["second", "first"]
+    assert told(supervisor).splitlines()[-2:] == ["second stopped", "first stopped"]
     assert processes_of(supervisor) == []
     assert not supervisor.is_up()
 
@@ -118,8 +127,8 @@ def test_stop_is_in_reverse_order_one_after_the_other_and_leaves_nothing(
 def test_sigterm_to_the_supervisor_stops_in_reverse_order_too(supervisor: Supervisor, tmp_path: Path) -> None:
     process = launch(supervisor, "first", "second")
     process.terminate()
-    process.wait(20)
-    assert (tmp_path / "told").read_text().splitlines()[-2:] == ["second stopped", "first stopped"]
+    process.wait(120)
+    assert told(supervisor).splitlines()[-2:] == ["second stopped", "first stopped"]
     assert processes_of(supervisor) == []
 
 
@@ -129,9 +138,9 @@ def test_a_killed_supervisor_takes_its_programs_along_and_they_end_cleanly(
 ) -> None:
     process = launch(supervisor, "first", "second", kept=False)
     process.kill()
-    process.wait(10)
+    process.wait(60)
     until(lambda: not processes_of(supervisor))
-    assert sorted((tmp_path / "told").read_text().splitlines()[-2:]) == ["first stopped", "second stopped"]
+    assert sorted(told(supervisor).splitlines()[-2:]) == ["first stopped", "second stopped"]
     assert {status.state for status in supervisor.statuses()} == {"STOPPED"}
     # The stale socket and pid file are no hindrance.
     launch(supervisor, "first", "second")
@@ -153,7 +162,7 @@ def test_a_killed_supervisor_that_is_kept_comes_back_with_its_programs(superviso
 def test_a_killed_keeper_is_no_hindrance(supervisor: Supervisor) -> None:
     keeper = launch(supervisor, "first")
     keeper.kill()
-    keeper.wait(10)
+    keeper.wait(60)
     assert supervisor.status("first").is_running
     assert supervisor.shut_down() == []
     assert processes_of(supervisor) == []
@@ -165,6 +174,7 @@ def test_what_a_killed_program_left_behind_is_ended_before_the_next_start(tmp_pa
     supervisor = Supervisor(tmp_path / "run", [Program("parent", ("/bin/sh", "-c", command))])
     launch(supervisor, "parent")
     try:
+        until(lambda: left.exists() and left.read_text())
         orphan = psutil.Process(int(left.read_text()))
         os.kill(supervisor.status("parent").pid, signal.SIGKILL)
         until(lambda: int(left.read_text() or orphan.pid) != orphan.pid)
@@ -180,6 +190,8 @@ def test_without_a_supervisor_left_processes_are_shown_and_swept(
     orphan = psutil.Popen(
         ["sleep", "1000"], env={**os.environ, supervised.TAG: supervisor.tag("first")}, start_new_session=True
     )
+    # its environment is empty for a moment while the kernel loads the program
+    until(lambda: supervisor.status("first").state != "STOPPED")
     status = supervisor.status("first")
     assert (status.state, status.pid) == ("ORPHANED", orphan.pid)
     assert supervisor.sweep() == []
