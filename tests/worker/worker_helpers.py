@@ -154,6 +154,26 @@ def kill_commands(port: int) -> None:
                     os.kill(int(entry.name), signal.SIGKILL)
 
 
+def program_once(directory: Path, wait_for: Path, text: str = "") -> dict[str, list[str]]:
+    """A worker that watches its command, and so the time, only once a file is there and has a text: however
+    slow the machine is, the command has come so far when its time is over.
+    """
+    program = directory / "once.py"
+    program.write_text(
+        "import pathlib, sys, time\nfrom jobmon.worker import main\n"
+        f"file, text = pathlib.Path({str(wait_for)!r}), {text!r}\n"
+        "watch = main.Worker._watch\n"
+        "def later(self):\n"
+        f"    end = time.monotonic() + {PATIENCE}\n"
+        "    while time.monotonic() < end and not (file.exists() and text in file.read_text()):\n"
+        "        time.sleep(0.02)\n"
+        "    return watch(self)\n"
+        "main.Worker._watch = later\n"
+        "sys.exit(main.main(sys.argv[1:]))\n"
+    )
+    return {"program": [str(program)]}
+
+
 class Worker:
     """A worker's process."""
 
