@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -69,11 +70,29 @@ class Api:
         relay._database.close()
 
 
+_reserved: list[socket.socket] = []  # the last ones; each is an open file
+
+
 def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on, and that other tests which run beside are not given.
+
+    It is bound some time later, and may be left for a while. So it is none of those that the kernel hands
+    out, and a name that the kernel gives to one process at a time stands for it.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            name.bind(f"\0jobmon-test-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            name.close()
+            continue
+        _reserved.append(name)
+        if len(_reserved) > 100:
+            _reserved.pop(0).close()
+        return port
 
 
 @dataclass

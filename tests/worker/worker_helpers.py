@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from http_helpers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds; for what takes a moment, on a machine that is busy
@@ -74,9 +75,7 @@ class FakeJsm:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self._server: ThreadingHTTPServer | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
 
     def start(self) -> None:
         """Listen."""
