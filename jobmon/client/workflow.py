@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,8 @@ MAX_SHORT, MAX_PATH = 150, 1000  # characters, as the database has them
 
 # The runs that this process works on now; one that carries our process id and is not here was given up.
 _own_live_runs: set[int] = set()
+# Held while one is started: before it is in there, another thread would take it for given up.
+_starting = threading.Lock()
 
 
 class Workflow:
@@ -342,7 +345,6 @@ class Workflow:
         began = time.monotonic()
         runs_jobs = _make_executor(executor, max_concurrently_running, executor_options)
         run_id = self._start(runs_jobs.name, max_concurrently_running, resume, stale_after_seconds)
-        _own_live_runs.add(run_id)
         try:
             distributor = Distributor(self.requester, runs_jobs, workflow_run_id=run_id, dag_id=self.dag_id)
             foreground = Foreground(
@@ -429,7 +431,10 @@ class Workflow:
                 f"{who} ran before, and is {RUN_LABELS.get(str(status), status)}",
                 "resume=True continues it; other workflow_args make another workflow.",
             )
-        run_id = self._add_run(executor_class, stale)
+        with _starting:
+            run_id = self._add_run(executor_class, stale)
+            if executor_class is not None:
+                _own_live_runs.add(run_id)
         self.workflow_run_id = run_id
         try:
             if ran_before:
@@ -442,12 +447,14 @@ class Workflow:
                 )
             while self.requester.post("submit_workflow_run", workflow_run_id=run_id)["num_left"]:
                 pass
-        except (RequestRefused, KeyboardInterrupt) as error:
+        except BaseException as error:
+            _own_live_runs.discard(run_id)
             if isinstance(error, RequestRefused) and error.code == "WORKFLOW_RUN_ENDED":
                 raise WorkflowAlreadyRunning(
                     f"{who}: another run of it was started while run {run_id} was", "Let that one run."
                 ) from error
-            self._stop(run_id, False)  # nobody would work on it
+            if isinstance(error, RequestRefused | KeyboardInterrupt):
+                self._stop(run_id, False)  # nobody would work on it
             raise
         return run_id
 

@@ -70,7 +70,7 @@ class Cluster:
             "worker_host": "127.0.0.1",
             "reconcile_seconds": 2,
             "rejected_seconds": 0.2,
-            "heartbeat_seconds": 3,
+            "heartbeat_seconds": 10,  # a lease is four times that: there is time to ask why a task is over
         }
         self.processes: list[subprocess.Popen[str]] = []
         self.background: list[tuple[Distributor, threading.Thread]] = []
@@ -93,7 +93,7 @@ class Cluster:
         options = {**self.options, **options}
         return workflow.run(self.executor, executor_options=options, progress=False)
 
-    def serve(self, lease_seconds: int = 15, **options: Any) -> Distributor:
+    def serve(self, lease_seconds: int = 30, **options: Any) -> Distributor:
         """A service on a thread."""
         executor = make_executor(self.executor, options={**self.options, **options})
         made = Distributor(self.requester, executor, lease_seconds=lease_seconds)
@@ -102,7 +102,7 @@ class Cluster:
         self.background.append((made, thread))
         return made
 
-    def process(self, lease_seconds: int = 15, **given: Any) -> subprocess.Popen[str]:
+    def process(self, lease_seconds: int = 30, **given: Any) -> subprocess.Popen[str]:
         """A service as a process."""
         given = {
             "executor": self.executor,

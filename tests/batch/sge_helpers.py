@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from batch_helpers import Cluster
-from client_helpers import until
 
 from jobmon.executors.sge import SgeScheduler
 
@@ -16,7 +15,6 @@ class SgeCluster(Cluster):
     """The same as on Slurm."""
 
     executor = "sge"
-    patiently = staticmethod(until)
     scheduler = SgeScheduler()
 
     def jobs(self) -> list[tuple[str, str]]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import Services, until
+from batch_helpers import PATIENCE, patiently
+from client_helpers import Services
 from scheduler_cases import leave_and_live_on, run_a_dag_of_300, stop_and_kill
 from sge_helpers import SgeCluster, find_qmaster
 
@@ -97,12 +98,12 @@ def test_what_grid_engine_says_becomes_the_right_state(cluster: SgeCluster) -> N
             "slow",
             "sleep 600",
             max_runtime=1000,
-            context_args={"flags": "-l h_rt=3"},
+            context_args={"flags": "-l h_rt=15"},
             resource_scales={"max_runtime": 1.0},
         ),
         once("deleted", "sleep 600", slots=2),
         once("worker_killed", "kill -9 $PPID; sleep 600"),
-        once("too_long", "sleep 600", max_runtime=1, resource_scales={"max_runtime": 4}),
+        once("too_long", "sleep 600", max_runtime=10, resource_scales={"max_runtime": 4}),
         BashTask(
             "echo x >> tries; [ $(wc -l < tries) -ge 3 ] || { echo not yet >&2; exit 4; }", name="flaky"
         ),
@@ -115,12 +116,12 @@ def test_what_grid_engine_says_becomes_the_right_state(cluster: SgeCluster) -> N
     cluster.serve()
     workflow = cluster.workflow(*tasks)
     workflow.submit()
-    until(lambda: (cluster.directory / "deleted").exists())
+    patiently(lambda: (cluster.directory / "deleted").exists())
     [(number,)] = cluster.db.query(
         "SELECT executor_id FROM job_instance JOIN job USING (job_id) WHERE name = 'deleted'"
     )
     subprocess.run(["qdel", number], check=True, capture_output=True, timeout=60)
-    result = workflow.wait(timeout=200, progress=False)
+    result = workflow.wait(timeout=PATIENCE, progress=False)
     assert result.status == "ERROR"
     assert statuses_by_job(cluster) == {
         "eats": ["Z", "D"], "slow": ["Z", "D"], "deleted": ["E", "D"], "worker_killed": ["E", "D"],
@@ -138,10 +139,10 @@ def test_what_grid_engine_says_becomes_the_right_state(cluster: SgeCluster) -> N
         )
     )
     assert "memory limit exceeded" in said["eats"] and "of 400 MiB" in said["eats"]
-    assert "time limit exceeded" in said["slow"] and "of 3 s" in said["slow"]
+    assert "time limit exceeded" in said["slow"] and "of 15 s" in said["slow"]
     assert "killed by somebody" in said["deleted"]
     assert f"Grid Engine job {number}: " in said["deleted"]
-    assert said["too_long"].startswith("max_runtime of 1 s exceeded: killed")
+    assert said["too_long"].startswith("max_runtime of 10 s exceeded: killed")
     assert said["doomed"] == "exit code 3\nno way\n"
     assert (said["code_99"], said["code_100"]) == ("exit code 99", "exit code 100")
     resources = cluster.db.query(
@@ -149,21 +150,21 @@ def test_what_grid_engine_says_becomes_the_right_state(cluster: SgeCluster) -> N
     )
     assert set(resources) == {("eats", 3, None)}
     resources = cluster.db.query("SELECT name, max_runtime FROM job WHERE max_runtime_scale IS NOT NULL")
-    assert set(resources) == {("slow", 2000), ("too_long", 5)}
-    until(lambda: cluster.jobs() == [])
+    assert set(resources) == {("slow", 2000), ("too_long", 50)}
+    patiently(lambda: cluster.jobs() == [])
     assert cluster.db.audits() == {}
 
 
 def test_killed_between_submission_and_report(cluster: SgeCluster) -> None:
     """No job is lost and none is started twice: what waits is taken over, what runs reports by itself."""
-    commands = [f"echo {n} >> log; sleep 2" for n in range(5)]
+    commands = [f"echo {n} >> log; sleep 4" for n in range(5)]
     workflow = cluster.workflow(*[BashTask(c, context_args=ONE_AT_A_TIME) for c in commands])
     workflow.submit()
     first = cluster.process(die_after_submit=True)
     assert first.wait(90) == -signal.SIGKILL
     assert all(name is not None for (name,) in cluster.instances("executor_name"))
     cluster.serve()
-    result = workflow.wait(timeout=200, progress=False)
+    result = workflow.wait(timeout=PATIENCE, progress=False)
     assert result.status == "DONE"
     assert Counter((cluster.directory / "log").read_text().split()) == Counter(str(n) for n in range(5))
     assert cluster.instances("COUNT(*), COUNT(DISTINCT executor_id)") == [(5, 5)]
@@ -175,19 +176,21 @@ def test_the_qmaster_is_away_for_a_while(cluster: SgeCluster, monkeypatch: pytes
     qmaster = find_qmaster()
     monkeypatch.setattr(sge, "run_command", functools.partial(run_command, seconds=5))
     service = cluster.serve()
-    workflow = cluster.workflow("sleep 3; echo a >> log", "sleep 3; echo b >> log")
+    wait = "until [ -e go ]; do sleep 0.2; done"
+    workflow = cluster.workflow(f"{wait}; echo a >> log", f"{wait}; echo b >> log")
     workflow.submit()
     batch = service._batch
     assert batch is not None
-    until(lambda: set(cluster.statuses().values()) == {"R"})
+    patiently(lambda: set(cluster.statuses().values()) == {"R"})
     os.kill(qmaster, signal.SIGSTOP)
     try:
-        until(lambda: not batch._heard)
+        patiently(lambda: not batch._heard)
         cluster.workflow("echo c >> log").submit()  # it is not even claimed now
-        until(lambda: Counter(cluster.statuses().values()) == {"D": 2, "Q": 1})  # workers need no qmaster
+        (cluster.directory / "go").touch()
+        patiently(lambda: Counter(cluster.statuses().values()) == {"D": 2, "Q": 1})  # workers need no qmaster
     finally:
         os.kill(qmaster, signal.SIGCONT)
-    until(lambda: set(cluster.statuses().values()) == {"D"})
+    patiently(lambda: set(cluster.statuses().values()) == {"D"})
     assert sorted((cluster.directory / "log").read_text().split()) == ["a", "b", "c"]
     assert cluster.errors() == []
     assert cluster.instances("COUNT(*)") == [(3,)]
@@ -214,10 +217,10 @@ def test_what_cannot_be_started_is_told(cluster: SgeCluster, monkeypatch: pytest
     cluster.serve()
     workflow = cluster.workflow(BashTask("true", name="lost", max_attempts=1))
     workflow.submit()
-    assert workflow.wait(timeout=200, progress=False).status == "ERROR"
+    assert workflow.wait(timeout=PATIENCE, progress=False).status == "ERROR"
     assert statuses_by_job(cluster) == {"lost": ["E"]}
     assert any(f"can't chdir to {gone}" in text for text in cluster.errors())
-    until(lambda: cluster.jobs() == [])
+    patiently(lambda: cluster.jobs() == [])
 
 
 def test_stop_and_kill_cancel_on_the_scheduler(cluster: SgeCluster) -> None:
@@ -233,8 +236,8 @@ def test_nobody_sees_the_token(cluster: SgeCluster, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("JOBMON_TOKEN", secret)
     cluster.serve(flags="-V")
     cluster.workflow("sleep 600").submit()
-    until(lambda: set(cluster.statuses().values()) == {"R"})
-    [number] = cluster.running()
+    patiently(lambda: set(cluster.statuses().values()) == {"R"})
+    [number] = patiently(cluster.running)
     shown = subprocess.run(["qstat", "-j", number.partition(".")[0]], capture_output=True, text=True).stdout
     assert "env_list" in shown
     assert secret not in shown or secret == "none"

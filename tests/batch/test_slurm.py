@@ -38,7 +38,7 @@ def test_the_token_reaches_the_workers_only(cluster: Cluster) -> None:
     cluster.serve()
     cluster.workflow("sleep 600").submit()
     patiently(lambda: set(cluster.statuses().values()) == {"R"})
-    [number] = cluster.running()
+    [number] = patiently(cluster.running)
     token = cluster.services.config.token
     assert token
     shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True).stdout
@@ -124,12 +124,15 @@ def test_a_dag_of_300(cluster: Cluster) -> None:
 def test_killed_between_submission_and_report(cluster: Cluster) -> None:
     """No job is lost and none is started twice: what waits is taken over, what runs reports by itself."""
     size = 5
-    tasks = [BashTask(f"echo {n} >> log; sleep 4", slots=cluster.cpus) for n in range(size)]  # one at a time
+    command = "until [ -e go ]; do sleep 0.2; done; sleep 4"
+    # one at a time
+    tasks = [BashTask(f"echo {n} >> log; {command}", slots=cluster.cpus) for n in range(size)]
     workflow = cluster.workflow(*tasks)
     workflow.submit()
     first = cluster.process(die_after_submit=True)
     assert first.wait(90) == -signal.SIGKILL
     assert len(cluster.jobs()) == size
+    (cluster.directory / "go").touch()
     ids = cluster.instances("executor_id, executor_name")
     assert all(name is not None for _, name in ids)
     cluster.serve()

@@ -34,6 +34,7 @@ CHAOS_SECONDS = 50.0
 WORKER_CHAOS_SECONDS = 20.0
 CALM_SECONDS = 240.0
 LEASE_SECONDS = 4
+WORKER_LEASE_SECONDS = 6
 MAX_WORKERS = 6
 MIN_KILLS = 10
 
@@ -174,7 +175,7 @@ class Workers:
             self._live = [worker for worker in self._live if worker.poll() is None]
         room = MAX_WORKERS - len(self._live)
         if room:
-            claim = {"executor_type": "Workers", "max_jobs": room, "lease_seconds": LEASE_SECONDS}
+            claim = {"executor_type": "Workers", "max_jobs": room, "lease_seconds": WORKER_LEASE_SECONDS}
             key = secrets.token_hex(16)
             for instance in post("claim_jobs", **claim, workflow_run_id=run, request_key=key)[
                 "job_instances"
@@ -186,7 +187,8 @@ class Workers:
             self.status = status
 
     def _start(self, job_instance_id: int) -> None:
-        options = ["--heartbeat-seconds", "1", "--kill-after", "1"]
+        # Leases last four times that, so that no command outlives its lease, or that of its killed worker.
+        options = ["--heartbeat-seconds", "1.5", "--kill-after", "1"]
         with self._lock, (self._world.directory / "worker.log").open("ab") as log:
             self._live.append(
                 subprocess.Popen(

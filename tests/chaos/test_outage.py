@@ -11,7 +11,7 @@ from client_helpers import until
 
 from jobmon import BashTask, Requester, Workflow
 
-LEASE_SECONDS = 10
+LEASE_SECONDS = 15
 NUM_JOBS = 4
 
 

@@ -111,14 +111,25 @@ def test_a_third_interrupt_waits_no_longer() -> None:
     distributor.done.set()
 
 
-def test_many_interrupts_at_once_kill_and_wait() -> None:
+def test_many_interrupts_at_once_kill_and_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     distributor = StubDistributor()
+    noted: list[int] = []
+    mashed = threading.Event()
+    note = Foreground._note
+
+    def count(self: Foreground, number: int, frame: Any) -> None:
+        note(self, number, frame)
+        noted.append(number)
 
     def mash() -> None:
-        for _ in range(5):
+        for number in range(5):
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.005)  # else they are one
+            until(lambda number=number: len(noted) > number)  # else they are one
+        mashed.set()
 
+    monkeypatch.setattr(Foreground, "_note", count)
+    # none is minded before all have come
+    monkeypatch.setattr(Display, "update", lambda self, counts: mashed.wait(60))
     foreground = run(distributor, mash)
     assert foreground.killed and distributor.told == ["drain", "kill"]
 
@@ -219,9 +230,11 @@ class Program:
         )  # fmt: skip
         if terminal:
             os.close(end)
-        until(lambda: len(list(directory.glob("started.*"))) == 2)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        until(lambda: len(list(directory.glob("started.*"))) == 2)
+        if not (directory / "go").exists():
+            self.says("2 running")  # it has heard of them, too
 
     def _read(self) -> None:
         descriptor = self.screen if self.screen >= 0 else self.process.stdout.fileno()  # type: ignore[union-attr]
@@ -231,7 +244,7 @@ class Program:
 
     @property
     def text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.said.decode())
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.said.decode(errors="replace"))
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
         self.process.send_signal(number)

@@ -223,6 +223,27 @@ def test_a_run_that_is_superseded_while_it_starts(make_workflow: Make, requester
     assert db.query("SELECT status FROM workflow_run ORDER BY workflow_run_id") == [("S",), ("R",)]
 
 
+def test_a_run_that_is_just_being_started_here_is_alive(
+    make_workflow: Make, requester: Requester, db: Any
+) -> None:
+    """Another thread of this process must not take it for one that was given up."""
+    workflow, again = make_workflow(), make_workflow()
+    for one in (workflow, again):
+        one.add_tasks(fan())
+    post = requester.post
+
+    def overtaken(route: str, **body: Any) -> dict[str, Any]:
+        if route == "submit_workflow_run":
+            requester.post = post  # type: ignore[method-assign]
+            with pytest.raises(WorkflowAlreadyRunning, match="is alive"):
+                again.run(progress=False)
+        return post(route, **body)
+
+    requester.post = overtaken  # type: ignore[method-assign]
+    assert workflow.run(progress=False)
+    assert db.query("SELECT status FROM workflow_run") == [("D",)]
+
+
 @pytest.mark.parametrize(
     "error",
     [RequestRefused("INTERNAL_ERROR", "INTERNAL_ERROR: broken", "", 500), KeyboardInterrupt("broken")],
@@ -253,7 +274,9 @@ from jobmon import BashTask, Workflow
 workflow = Workflow("crashes", working_dir=sys.argv[1])
 tasks = []
 for number in range(12):
-    command = f"echo {number} >> log; sleep 0.3; echo {number} >> ended"
+    # the last two wait: it does not come to its end before it may, however late it is killed
+    gate = "until test -e go; do sleep 0.05; done; " if number >= 10 else ""
+    command = f"echo {number} >> log; sleep 0.3; {gate}echo {number} >> ended"
     tasks.append(BashTask(command, upstream_tasks=tasks[-2:-1], max_attempts=9))
 workflow.add_tasks(tasks)
 workflow.add_task(BashTask("cat ended > all", upstream_tasks=tasks))
@@ -273,6 +296,7 @@ def test_a_client_that_is_killed_again_and_again(services: Services, db: Any, tm
         until(lambda seen=seen: len(log.read_text().split()) >= seen + 2)
         process.send_signal(signal.SIGKILL)
         process.wait()
+    (tmp_path / "go").touch()
     done = subprocess.run(program, env=services.environ, capture_output=True, text=True, timeout=120)
     assert "13 of 13 jobs DONE" in done.stdout, done.stderr
     ended = (tmp_path / "ended").read_text().split()

@@ -429,12 +429,18 @@ def test_the_local_executor_runs_as_many_as_may_run(make_workflow: Make, tmp_pat
     assert workflow.run(max_concurrently_running=5, progress=False)
 
 
-def test_progress_as_a_function(make_workflow: Make) -> None:
+def test_progress_as_a_function(make_workflow: Make, tmp_path: Path) -> None:
     seen: list[dict[str, int]] = []
+
+    def see(counts: dict[str, int]) -> None:
+        seen.append(counts)
+        if counts.get("RUNNING"):
+            (tmp_path / "seen").touch()
+
     workflow = make_workflow()
     workflow.add_tasks(diamond())
-    workflow.add_task(BashTask("sleep 2.5"))
-    assert workflow.run(progress=seen.append)
+    workflow.add_task(BashTask("until test -e seen; do sleep 0.05; done", max_runtime=60, max_attempts=1))
+    assert workflow.run(progress=see)
     assert all(sum(counts.values()) == 5 and set(counts) <= set(JOB_LABELS.values()) for counts in seen)
     assert any(counts.get("RUNNING") for counts in seen)
 
@@ -490,7 +496,9 @@ def test_a_complete_workflow_is_refused_whatever_resume_says(make_workflow: Make
     again.add_tasks(diamond())
     for resume in (True, False):
         for call in (again.run, again.submit):
-            with pytest.raises(WorkflowAlreadyComplete, match=r"Workflow 1 'sims'.*DONE") as caught:
+            with pytest.raises(
+                WorkflowAlreadyComplete, match=rf"Workflow {workflow.workflow_id} 'sims'.*DONE"
+            ) as caught:
                 call(resume=resume)
             assert "workflow_args" in caught.value.hint
     assert count(db, "workflow_run") == 1

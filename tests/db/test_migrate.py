@@ -138,8 +138,8 @@ def test_errors_of_batch_executors_are_plain_ones_to_older_code(own_database: An
         )
         own_database.query("UPDATE job SET status = 'Q' WHERE job_id = %s", (n,))
         own_database.query("INSERT INTO job_instance (job_id, executor_type) VALUES (%s, 'X')", (n,))
-        own_database.query(f"CALL log_warning({n}, 'careful')")
-        own_database.query(f"CALL log_error({n}, '{text}', NULL, NULL, '{status}', NULL)")
+        own_database.query(f"CALL log_warning({n}, 'careful'{', NULL' * 6})")
+        own_database.query(f"CALL log_error({n}, '{text}', NULL, NULL, '{status}'{', NULL' * 6})")
     before = own_database.query("SELECT job_id, status, num_attempts FROM job")
     assert own_database.audits() == {}
     ((id_before,),) = own_database.query("SELECT database_id FROM schema_info")

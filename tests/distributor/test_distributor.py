@@ -157,13 +157,16 @@ def test_many_short_jobs_take_few_calls(make_run: MakeRun, requester: Requester,
     before = requester.num_calls
     assert distribute(requester, run) == "D"
     assert set(statuses(db, run).values()) == {"D"}
-    assert (requester.num_calls - before) / 1000 < 0.2
+    # about 0.05; more where it is slow, since some come with the time; one by one it would be 3 or 4
+    assert (requester.num_calls - before) / 1000 < 0.5
 
 
 def test_two_distributors_share_a_run(
     make_run: MakeRun, background: Callable[..., Background], db: Any, tmp_path: Path
 ) -> None:
-    run = make_run({f"j{n}": f"echo {n} >> log; sleep 0.05" for n in range(60)})
+    # the first ones wait until there are more than one distributor may have
+    wait = "until test $(wc -l < log) -ge 4; do sleep 0.05; done; sleep 0.05"
+    run = make_run({f"j{n}": f"echo {n} >> log; {wait}" for n in range(60)})
     ids = {"workflow_run_id": run.workflow_run_id, "dag_id": run.dag_id}
     both = [background(**ids), background(**ids)]
     assert [one.end() for one in both] == ["D", "D"]
@@ -173,7 +176,9 @@ def test_two_distributors_share_a_run(
 
 
 def test_max_concurrently_running(make_run: MakeRun, requester: Requester, tmp_path: Path) -> None:
-    run = make_run({f"j{n}": f"echo + {n} >> log; sleep 0.1; echo - {n} >> log" for n in range(10)})
+    # the first ones wait for each other
+    wait = "until test $(grep -c + log) -ge 2; do sleep 0.05; done; sleep 0.1"
+    run = make_run({f"j{n}": f"echo + {n} >> log; {wait}; echo - {n} >> log" for n in range(10)})
     requester.post("set_max_concurrently_running", workflow_id=run.workflow_id, max_concurrently_running=2)
     assert distribute(requester, run) == "D"
     now = most = 0
@@ -183,18 +188,23 @@ def test_max_concurrently_running(make_run: MakeRun, requester: Requester, tmp_p
     assert most == 2
 
 
-def test_a_lease_is_renewed_while_a_command_runs(make_run: MakeRun, requester: Requester, db: Any) -> None:
-    run = make_run({"long": "sleep 5", "waits": ("true", ["long"])})
+def test_a_lease_is_renewed_while_a_command_runs(
+    make_run: MakeRun, requester: Requester, db: Any, tmp_path: Path
+) -> None:
+    run = make_run({"long": "until test -e go; do sleep 0.1; done", "waits": ("true", ["long"])})
     stop = threading.Event()
+    passed = "SELECT 1 FROM job_instance WHERE created_date < UTC_TIMESTAMP(6) - INTERVAL 12 SECOND"
 
     def expire() -> None:
         while not stop.wait(0.1):
             requester.post("expire_job_instances")
+            if db.query(passed):
+                (tmp_path / "go").touch()
 
     reaper = threading.Thread(target=expire)
     reaper.start()
     try:
-        assert distribute(requester, run, lease_seconds=2) == "D"
+        assert distribute(requester, run, lease_seconds=10) == "D"
     finally:
         stop.set()
         reaper.join()
@@ -238,12 +248,13 @@ def test_a_service_keeps_waiting_runs_alive(
 
 
 def test_stopped_from_elsewhere(
-    make_run: MakeRun, background: Callable[..., Background], requester: Requester, db: Any
+    make_run: MakeRun, background: Callable[..., Background], requester: Requester, db: Any, tmp_path: Path
 ) -> None:
-    run = make_run({f"j{n}": "sleep 2" for n in range(8)})
+    run = make_run({f"j{n}": f"until test -e go; do sleep 0.05; done; : {n}" for n in range(8)})
     one = background(workflow_run_id=run.workflow_run_id, dag_id=run.dag_id)
     until(lambda: list(statuses(db, run).values()).count("R") == 2)
     requester.post("stop_workflow", workflow_id=run.workflow_id)
+    (tmp_path / "go").touch()
     assert one.end() == "S"
     assert Counter(statuses(db, run).values()) == {"D": 2, "Q": 6}
     assert db.audits() == {}
@@ -253,7 +264,7 @@ def test_stopped_and_killed_from_elsewhere(
     make_run: MakeRun, background: Callable[..., Background], requester: Requester, db: Any, tmp_path: Path
 ) -> None:
     run = make_run({"long": "echo $$ > pid; sleep 1000"})
-    one = background(workflow_run_id=run.workflow_run_id, dag_id=run.dag_id, lease_seconds=3)
+    one = background(workflow_run_id=run.workflow_run_id, dag_id=run.dag_id, lease_seconds=12)
     pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()))
     until(lambda: statuses(db, run)["long"] == "R")
     assert requester.post("stop_workflow", workflow_id=run.workflow_id, kill=1)["num_killed"] == 1
@@ -267,8 +278,9 @@ def test_a_superseded_distributor_leaves(
     make_run: MakeRun, background: Callable[..., Background], requester: Requester, db: Any, tmp_path: Path
 ) -> None:
     run = make_run({"long": "echo $$ >> pids; sleep 1000", "next": ("true", ["long"])})
-    old = background(workflow_run_id=run.workflow_run_id, dag_id=run.dag_id, lease_seconds=3)
+    old = background(workflow_run_id=run.workflow_run_id, dag_id=run.dag_id, lease_seconds=12)
     until(lambda: statuses(db, run)["long"] == "R")
+    until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
     newer = requester.post(
         "add_workflow_run", workflow_id=run.workflow_id, user="ann", hostname="login2", pid=2
     )
@@ -282,15 +294,15 @@ def test_a_superseded_distributor_leaves(
 
 
 def test_drain_lets_running_commands_end(
-    make_run: MakeRun, background: Callable[..., Background], db: Any
+    make_run: MakeRun, background: Callable[..., Background], db: Any, tmp_path: Path
 ) -> None:
-    run = make_run({f"j{n}": "sleep 1" for n in range(6)})
+    run = make_run({f"j{n}": f"until test -e go; do sleep 0.05; done; : {n}" for n in range(6)})
     one = background(workflow_run_id=run.workflow_run_id, dag_id=run.dag_id)
     until(lambda: "R" in statuses(db, run).values())
     one.distributor.drain()
+    (tmp_path / "go").touch()
     assert one.end() == "R"  # the run goes on without it
-    counts = Counter(statuses(db, run).values())
-    assert counts["D"] >= 2 and counts["Q"] >= 2 and counts["D"] + counts["Q"] == 6
+    assert Counter(statuses(db, run).values()) == {"D": 2, "Q": 4}
 
 
 def test_kill_reports_what_it_killed(
@@ -321,9 +333,10 @@ def test_what_a_killed_distributor_ran_is_found_and_run_again(
         },
         max_attempts=3,
     )
-    ids = {"workflow_run_id": run.workflow_run_id, "dag_id": run.dag_id, "lease_seconds": 3}
+    ids = {"workflow_run_id": run.workflow_run_id, "dag_id": run.dag_id, "lease_seconds": 10}
     first = process(**ids)
     until(lambda: statuses(db, run)["long"] == "R")
+    until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
     first.send_signal(signal.SIGKILL)
     first.wait()
     pid = int((tmp_path / "pids").read_text())
@@ -360,9 +373,10 @@ def test_a_service_runs_all_submitted_runs(
 def test_an_idle_service_calls_seldom(background: Callable[..., Background], requester: Requester) -> None:
     background()
     time.sleep(4)  # its first looks follow each other quickly
-    before = requester.num_calls
+    before, began = requester.num_calls, time.monotonic()
     time.sleep(20)
-    assert requester.num_calls - before < 20
+    # 0.4 claims, 0.2 looks and a little more in a second
+    assert requester.num_calls - before < 1.5 * (time.monotonic() - began)
 
 
 def test_priority(make_run: MakeRun, background: Callable[..., Background], db: Any, tmp_path: Path) -> None:
@@ -383,7 +397,8 @@ def test_priority(make_run: MakeRun, background: Callable[..., Background], db: 
 def test_jsm_is_away_for_a_while(database: Any, db: Any, make_run: MakeRun, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     own = start_services(database, tmp_path / "own")
-    run = make_run({"long": "sleep 3; echo ran >> log", "next": ("echo ran >> log", ["long"])})
+    long = "until test -e go; do sleep 0.05; done; echo ran >> log"
+    run = make_run({"long": long, "next": ("echo ran >> log", ["long"])})
     requester = Requester(own.config, patience=0.5)
     one = Background(requester, workflow_run_id=run.workflow_run_id, dag_id=run.dag_id)
     try:
@@ -391,6 +406,7 @@ def test_jsm_is_away_for_a_while(database: Any, db: Any, make_run: MakeRun, tmp_
         jsm = own.started[0]
         os.killpg(jsm.process.pid, signal.SIGKILL)
         jsm.process.wait()
+        (tmp_path / "go").touch()
         until(lambda: (tmp_path / "log").exists())  # the command ended while nobody could be told
         time.sleep(2)
         assert one.thread.is_alive()

@@ -43,6 +43,7 @@ class Failing:
 @pytest.fixture
 def failing(requester: Requester, monkeypatch: pytest.MonkeyPatch) -> Failing:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(module, "EXPIRE_SECONDS", 1.0)
     return Failing(requester)
 
 
@@ -89,7 +90,7 @@ def test_a_call_at_which_jsm_fails_is_made_again(
     failing.before = before
     failing.failures[route] = [500, 500, 501]
     _, ended, thread = start(
-        workflow_run_id=run.workflow_run_id, dag_id=run.dag_id, heartbeat_seconds=0.2, lease_seconds=3
+        workflow_run_id=run.workflow_run_id, dag_id=run.dag_id, heartbeat_seconds=0.2, lease_seconds=12
     )
     until(lambda: failing.failures[route] == [])
     (tmp_path / "go").touch()

@@ -102,8 +102,13 @@ def test_retry_after_is_respected_for_the_channel(
         tell("b", "last")
         until(lambda: len(slack.texts("b")) == 7)
         assert slack.attempts("a") == 1
-        (row,) = [one for one in requester.get_rows("pending_notifications") if one["channel"] == "a"]
-        assert row["num_pending"] == 2 and "left alone for 3600 s" in row["error_message"]
+
+        def of_a() -> dict[str, Any]:
+            (row,) = [one for one in requester.get_rows("pending_notifications") if one["channel"] == "a"]
+            return row
+
+        until(lambda: of_a()["error_message"])  # what came of it is logged
+        assert of_a()["num_pending"] == 2 and "left alone for 3600 s" in of_a()["error_message"]
         hurry(db)
         until(lambda: slack.texts("a") == ["first", "second"])
 

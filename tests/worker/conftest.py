@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import requests
+from ports import free_port
 from worker_helpers import ROOT, FakeJsm, Worker, clean_environment, kill_commands
 
 
@@ -82,7 +82,7 @@ class RealJsm:
 
     def __init__(self, database: Any, directory: Path) -> None:
         self.token = secrets.token_urlsafe(16)
-        self.port, management = _free_port(), _free_port()
+        self.port, management = free_port(), free_port()
         self._log = directory / "jsm.log"
         self._process: subprocess.Popen[bytes] | None = None
         rc = directory / "jsmrc"
@@ -130,12 +130,6 @@ class RealJsm:
         response = requests.post(url, json=body, headers=headers, timeout=30)
         assert response.status_code == 200, response.text
         return response.json()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -213,10 +213,17 @@ def test_the_executor_reports_a_signal_before_the_start(make_fake: Make, start_w
     )
 
 
-def test_the_command_has_the_signal_before_the_worker(make_fake: Make, run_worker: Run) -> None:
+def test_the_command_has_the_signal_before_the_worker(
+    make_fake: Make, run_worker: Run, tmp_path: Path
+) -> None:
     """As under Slurm, which sends it to all processes of a job."""
+    program = tmp_path / "patient.py"
+    program.write_text(
+        "import sys\nfrom jobmon.worker import main\nmain.SECONDS_FOR_OWN_SIGNAL = 60.0\n"
+        "sys.exit(main.main(sys.argv[1:]))\n"
+    )
     fake = make_fake(command="(sleep 0.2; kill -15 $PPID) & kill -15 $$")
-    assert run_worker(fake, "--executor-reports-signals") == 143
+    assert run_worker(fake, "--executor-reports-signals", popen={"program": [str(program)]}) == 143
     assert fake.end["event"] == "warning"
 
 

@@ -21,7 +21,7 @@ Start = Callable[..., Worker]
 
 def test_a_command_that_succeeds(make_fake: Make, run_worker: Run) -> None:
     fake = make_fake(command="exit 0")
-    assert run_worker(fake, "--heartbeat-seconds", "20", SLURM_JOB_ID="17") == 0
+    assert run_worker(fake, "--heartbeat-seconds", "200", SLURM_JOB_ID="17") == 0
     assert [route for route, _ in fake.calls] == ["start_job_instance", "log_done"]
     started = fake.of("start_job_instance")[0]
     assert started == {
@@ -29,7 +29,7 @@ def test_a_command_that_succeeds(make_fake: Make, run_worker: Run) -> None:
         "nodename": os.uname().nodename,
         "process_group_id": fake.group,
         "executor_id": "17",
-        "lease_seconds": 80,
+        "lease_seconds": 800,
     }
     assert fake.end.keys() == {
         *("event", "job_instance_id", "nodename", "wallclock", "cpu", "maxvmem", "io"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from worker_helpers import PATIENCE, FakeJsm, Worker, alive, eventually, refusal
+from worker_helpers import PATIENCE, Answer, FakeJsm, Worker, alive, eventually, program_once, refusal
 
 Make = Callable[..., FakeJsm]
 Run = Callable[..., int]
@@ -48,9 +48,10 @@ def group_is_gone(group: int) -> None:
     eventually(gone)
 
 
-def test_max_runtime(make_fake: Make, run_worker: Run) -> None:
-    fake = make_fake(command="echo still busy >&2; sleep 300", max_runtime=1)
-    assert run_worker(fake) == 124
+def test_max_runtime(make_fake: Make, run_worker: Run, tmp_path: Path) -> None:
+    busy = tmp_path / "busy"
+    fake = make_fake(command=f"echo still busy >&2; touch {busy}; sleep 300", max_runtime=1)
+    assert run_worker(fake, popen=program_once(tmp_path, busy)) == 124
     group_is_gone(fake.group)
     assert fake.end["event"] == "error"
     assert fake.end["error_message"] == "max_runtime of 1 s exceeded: killed\nstill busy\n"
@@ -58,16 +59,18 @@ def test_max_runtime(make_fake: Make, run_worker: Run) -> None:
     assert 1 <= float(fake.end["wallclock"]) < 60
 
 
-def test_max_runtime_is_kept_while_jsm_hangs(make_fake: Make, start_worker: Start) -> None:
+def test_max_runtime_is_kept_while_jsm_hangs(make_fake: Make, start_worker: Start, tmp_path: Path) -> None:
     fake = make_fake(command="sleep 300", max_runtime=1)
     answered = threading.Event()
 
     def hang(body: dict[str, object]) -> tuple[int, dict[str, object]]:
+        (tmp_path / "hangs").touch()
         answered.wait(60)
         return 200, {}
 
     fake.answers["log_job_instance_heartbeat"] = hang
-    worker = start_worker(fake, "--heartbeat-seconds", "0.1")
+    program = program_once(tmp_path, tmp_path / "hangs")
+    worker = start_worker(fake, "--heartbeat-seconds", "0.1", popen=program)
     eventually(lambda: fake.of("log_job_instance_heartbeat"))
     group_is_gone(fake.group)
     answered.set()
@@ -77,7 +80,10 @@ def test_max_runtime_is_kept_while_jsm_hangs(make_fake: Make, start_worker: Star
 
 def test_a_command_may_save_before_it_is_killed(make_fake: Make, run_worker: Run, tmp_path: Path) -> None:
     fake = make_fake(command=SAVES, max_runtime=1, stdout=str(tmp_path))
-    assert run_worker(fake, "--kill-after", "60") == 124
+    assert (
+        run_worker(fake, "--kill-after", "60", popen=program_once(tmp_path, tmp_path / "job.o7", "ready"))
+        == 124
+    )
     group_is_gone(fake.group)
     assert (tmp_path / "job.o7").read_text() == "ready\nsaved\n"
     assert float(fake.end["wallclock"]) < 60
@@ -85,7 +91,8 @@ def test_a_command_may_save_before_it_is_killed(make_fake: Make, run_worker: Run
 
 def test_a_command_that_does_not_heed_sigterm(make_fake: Make, run_worker: Run, tmp_path: Path) -> None:
     fake = make_fake(command=STUBBORN, max_runtime=1, stdout=str(tmp_path))
-    assert run_worker(fake, "--kill-after", "1") == 124
+    program = program_once(tmp_path, tmp_path / "job.o7", "ready")
+    assert run_worker(fake, "--kill-after", "1", popen=program) == 124
     group_is_gone(fake.group)
     assert (tmp_path / "job.o7").read_text() == "ready\n"
     assert fake.end["error_message"] == "max_runtime of 1 s exceeded: killed\nlast words\n"
@@ -95,16 +102,19 @@ def test_what_outlives_a_command_that_is_made_to_end_is_killed(
     make_fake: Make, run_worker: Run, tmp_path: Path
 ) -> None:
     fake = make_fake(command=OUTLIVES, max_runtime=1, stdout=str(tmp_path))
-    assert run_worker(fake, "--kill-after", "1") == 124
+    program = program_once(tmp_path, tmp_path / "job.o7", "ready")
+    assert run_worker(fake, "--kill-after", "1", popen=program) == 124
     assert (tmp_path / "job.o7").read_text() == "ready\n"
     group_is_gone(fake.group)
 
 
 def test_a_command_that_ends_well_when_told_to_end_is_still_too_late(
-    make_fake: Make, run_worker: Run
+    make_fake: Make, run_worker: Run, tmp_path: Path
 ) -> None:
-    fake = make_fake(command="trap 'exit 0' TERM; while :; do sleep 0.05; done", max_runtime=1)
-    assert run_worker(fake) == 124
+    trapped = tmp_path / "trapped"
+    command = f"trap 'exit 0' TERM; touch {trapped}; while :; do sleep 0.05; done"
+    fake = make_fake(command=command, max_runtime=1)
+    assert run_worker(fake, popen=program_once(tmp_path, trapped)) == 124
     assert fake.end["event"] == "error"
 
 
@@ -156,7 +166,14 @@ def test_what_nohup_makes_ignored_stays_so(make_fake: Make, start_worker: Start,
 @pytest.mark.parametrize("code", ["JOB_INSTANCE_SUPERSEDED", "JOB_INSTANCE_ENDED"])
 def test_jsm_says_stop(make_fake: Make, run_worker: Run, code: str, tmp_path: Path) -> None:
     fake = make_fake(command=SAVES, stdout=str(tmp_path))
-    fake.answers["log_job_instance_heartbeat"] = [(200, {}), refusal(code)]
+
+    def answer(body: dict[str, object]) -> Answer:
+        if len(fake.of("log_job_instance_heartbeat")) < 2:
+            return 200, {}
+        ready(tmp_path)
+        return refusal(code)
+
+    fake.answers["log_job_instance_heartbeat"] = answer
     assert run_worker(fake, "--heartbeat-seconds", "1") == 76
     group_is_gone(fake.group)
     assert (tmp_path / "job.o7").read_text() == "ready\nsaved\n"

@@ -95,7 +95,7 @@ def test_the_command_goes_on_without_jsm(make_fake: Make, start_worker: Start, t
 def test_patience_ends(make_fake: Make, start_worker: Start) -> None:
     fake = make_fake(command="exit 3")
     fake.answers["log_error"] = [(503, {})]
-    worker = start_worker(fake, "--patience", "2")
+    worker = start_worker(fake, "--patience", "6")
     assert worker.wait() == 3
     assert len(fake.of("log_error")) >= 2
     assert "the end of the command is not reported: HTTP status 503" in worker.log.read_text()

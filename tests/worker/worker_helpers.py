@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds; for what takes a moment, on a machine that is busy
@@ -74,9 +75,7 @@ class FakeJsm:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self._server: ThreadingHTTPServer | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
 
     def start(self) -> None:
         """Listen."""
@@ -152,6 +151,26 @@ def kill_commands(port: int) -> None:
             with contextlib.suppress(OSError):
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
                     os.kill(int(entry.name), signal.SIGKILL)
+
+
+def program_once(directory: Path, wait_for: Path, text: str = "") -> dict[str, list[str]]:
+    """A worker that watches its command, and so the time, only once a file is there and has a text: however
+    slow the machine is, the command has come so far when its time is over.
+    """
+    program = directory / "once.py"
+    program.write_text(
+        "import pathlib, sys, time\nfrom jobmon.worker import main\n"
+        f"file, text = pathlib.Path({str(wait_for)!r}), {text!r}\n"
+        "watch = main.Worker._watch\n"
+        "def later(self):\n"
+        f"    end = time.monotonic() + {PATIENCE}\n"
+        "    while time.monotonic() < end and not (file.exists() and text in file.read_text()):\n"
+        "        time.sleep(0.02)\n"
+        "    return watch(self)\n"
+        "main.Worker._watch = later\n"
+        "sys.exit(main.main(sys.argv[1:]))\n"
+    )
+    return {"program": [str(program)]}
 
 
 class Worker:
