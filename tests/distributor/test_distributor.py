@@ -376,7 +376,7 @@ def test_an_idle_service_calls_seldom(background: Callable[..., Background], req
     before, began = requester.num_calls, time.monotonic()
     time.sleep(20)
     # 0.4 claims, 0.2 looks and a little more in a second
-    assert requester.num_calls - before < 1.5 * (time.monotonic() - began)
+    assert requester.num_calls - before < time.monotonic() - began
 
 
 def test_priority(make_run: MakeRun, background: Callable[..., Background], db: Any, tmp_path: Path) -> None:
