@@ -65,7 +65,8 @@ def test_names_warnings_and_resource_errors(jsm: Api, jqs: Api) -> None:
     name = f"jobmon-{database_id}-{instance}.0"
     assert jsm.ok("/log_executor_name", job_instance_id=instance, executor_name=name) == {}
     for _ in range(2):
-        assert jsm.ok("/log_warning", job_instance_id=instance, error_message="no such queue") == {}
+        answer = jsm.ok("/log_warning", job_instance_id=instance, error_message="no such queue")
+        assert answer == {"message": None}
     wrong = {"job_instance_id": instance, "error_message": "x", "job_instance_status": "D"}
     response = jsm.post("/log_error", wrong)
     assert response.status_code == 422 and response.json["error"]["code"] == "INVALID_PARAMETER"
