@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import requests
-from http_helpers import Service, config_for, free_port, wait_gone
+from http_helpers import Service, config_for, free_port, until, wait_gone
 
 from jobmon.config import ConfigError
 from jobmon.db.connect import connect
@@ -60,14 +60,6 @@ def raw(port: int, data: bytes, timeout: float = 20) -> bytes:
             while part := connection.recv(65536):
                 answer += part
         return answer
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_an_emu_clients_calls(database: Any, start_service: Start) -> None:

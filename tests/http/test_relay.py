@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from http_helpers import Api
+from http_helpers import Api, until
 
 from jobmon.db.connect import connect
 from jobmon.thin_common.logs import RequestLog
@@ -23,14 +23,6 @@ OUTSIDE = "Access: JSM"
 # MariaDB's JSON_OBJECT makes strings of a routine's variables.
 ONE = """SELECT CONCAT('{"a": ', in_a, '}') AS document;"""
 TWO = """SELECT CONCAT('{"a": ', in_a, ', "b": ', COALESCE(in_b, 'null'), '}') AS document;"""
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 class Toy:
