@@ -19,7 +19,6 @@ read; the figures count only if they are empty.
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 import shlex
 import statistics
@@ -30,8 +29,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from transitions import audits, machine
-from workflows import Clock, start_stack
+from transitions import audits
+from workflows import Clock, show, start_stack
 
 from jobmon import BashTask, Requester, Workflow
 
@@ -156,18 +155,7 @@ def main() -> None:
             for (scheduler, kind), some in rounds.items()
         }
         print(f"{options.jobs} jobs, median of {options.rounds} rounds; CPU in ms a job")
-        print(f"| scheduler, command | {' | '.join(title for title, _ in COLUMNS.values())} |")
-        print("| --- |" + " ---: |" * len(COLUMNS))
-        for name, figure in figures.items():
-            cells = [f"{figure[key]:.{digits}f}" for key, (_, digits) in COLUMNS.items()]
-            print(f"| {name} | {' | '.join(cells)} |")
-        print(f"audits: {violations or 'empty'}")
-        if options.json:
-            options.json.write_text(
-                json.dumps({"machine": machine(), "server": version, "figures": figures}, indent=1)
-            )
-        if violations:
-            raise SystemExit(1)
+        show("scheduler, command", COLUMNS, figures, version, violations, options.json)
 
 
 if __name__ == "__main__":

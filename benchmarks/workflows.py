@@ -148,6 +148,31 @@ def start_stack(
     return admin, version, stack.enter_context(closing(Requester(config))), services, server_pid
 
 
+def show(
+    head: str,
+    columns: dict[str, tuple[str, int]],
+    figures: dict[str, dict[str, float]],
+    version: str,
+    violations: dict[str, int],
+    path: Path | None,
+) -> None:
+    """Print figures as a table, and whether the audits found something; raises SystemExit if they did.
+
+    head: of the first column. columns: title and number of digits by figure. path: of a JSON file for the
+    figures.
+    """
+    print(f"| {head} | {' | '.join(title for title, _ in columns.values())} |")
+    print("| --- |" + " ---: |" * len(columns))
+    for name, figure in figures.items():
+        cells = [f"{figure[key]:.{digits}f}" if key in figure else "" for key, (_, digits) in columns.items()]
+        print(f"| {name} | {' | '.join(cells)} |")
+    print(f"audits: {violations or 'empty'}")
+    if path:
+        path.write_text(json.dumps({"machine": machine(), "server": version, "figures": figures}, indent=1))
+    if violations:
+        raise SystemExit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -172,20 +197,7 @@ def main() -> None:
             for name, some in rounds.items()
         }
         print(f"median of {options.rounds} rounds; CPU in ms a job")
-        print(f"| workload | {' | '.join(title for title, _ in COLUMNS.values())} |")
-        print("| --- |" + " ---: |" * len(COLUMNS))
-        for name, figure in figures.items():
-            cells = [
-                f"{figure[key]:.{digits}f}" if key in figure else "" for key, (_, digits) in COLUMNS.items()
-            ]
-            print(f"| {name} | {' | '.join(cells)} |")
-        print(f"audits: {violations or 'empty'}")
-        if options.json:
-            options.json.write_text(
-                json.dumps({"machine": machine(), "server": version, "figures": figures}, indent=1)
-            )
-        if violations:
-            raise SystemExit(1)
+        show("workload", COLUMNS, figures, version, violations, options.json)
 
 
 if __name__ == "__main__":
