@@ -30,7 +30,6 @@ from typing import IO, Any
 
 import orjson
 from pymysql.connections import Connection
-from pymysql.err import MySQLError
 
 from jobmon.config import fsync_dir
 from jobmon.db.catalog import INTERNAL_TABLES, DatabaseError, execute, query, quote_name, read_objects
@@ -44,6 +43,7 @@ from jobmon.db.migrate import (
     database_of,
     ensure_owner,
     half_done,
+    named_lock,
     open_run,
     read_migrations,
     refuse_newer_database,
@@ -313,17 +313,10 @@ def _restore_lock(spec: ConnectionSpec) -> Iterator[None]:
     """Two at once would each take the other's work for what an interrupted restore left."""
     database = database_of(spec)
     conn = connect(spec.with_database(None), read_timeout=None)
-    with contextlib.closing(conn):
-        name = "jobmon-restore:" + hashlib.sha256(database.encode()).hexdigest()[:40]
-        [(got,)] = query(conn, "SELECT GET_LOCK(%s, %s)", (name, GONE_SECONDS))
-        if not got:
-            raise BusyError(f"another process restores into {database}", "wait for it")
-        try:
-            yield
-        finally:
-            # the next one need not wait until the server has ended the connection
-            with contextlib.suppress(MySQLError):
-                query(conn, "SELECT RELEASE_ALL_LOCKS()")
+    name = "jobmon-restore:" + hashlib.sha256(database.encode()).hexdigest()[:40]
+    busy = BusyError(f"another process restores into {database}", "wait for it")
+    with contextlib.closing(conn), named_lock(conn, name, GONE_SECONDS, busy):
+        yield
 
 
 def _restore(

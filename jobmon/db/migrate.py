@@ -17,7 +17,7 @@ import inspect
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,23 +213,34 @@ def _lock_name(database: str) -> str:
 
 
 @contextmanager
+def named_lock(conn: Connection, name: str, timeout: float, busy: BusyError) -> Iterator[None]:
+    """Hold a lock of the server's; it goes with the connection.
+
+    name: at most 64 characters. timeout: seconds to wait for it. Raises ``busy`` then.
+    """
+    [(got,)] = query(conn, "SELECT GET_LOCK(%s, %s)", (name, timeout))
+    if not got:
+        raise busy
+    try:
+        yield
+    finally:
+        # the next one need not wait until the server has ended the connection; without that it is free anyway
+        with suppress(pymysql.MySQLError):
+            query(conn, "SELECT RELEASE_LOCK(%s)", (name,))
+
+
+@contextmanager
 def schema_lock(conn: Connection, database: str, *, timeout: float = 600.0) -> Iterator[None]:
     """Hold the lock of all who change a database's schema or accounts; it goes with the connection.
 
     timeout: seconds to wait for it. Raises BusyError then.
     """
-    name = _lock_name(database)
-    [(got,)] = query(conn, "SELECT GET_LOCK(%s, %s)", (name, timeout))
-    if not got:
-        raise BusyError(
-            f"another process has been migrating {database} or changing its accounts for {timeout:g} s",
-            "wait for it, or look who it is: SHOW PROCESSLIST",
-        )
-    try:
+    busy = BusyError(
+        f"another process has been migrating {database} or changing its accounts for {timeout:g} s",
+        "wait for it, or look who it is: SHOW PROCESSLIST",
+    )
+    with named_lock(conn, _lock_name(database), timeout, busy):
         yield
-    finally:
-        if conn.open:
-            query(conn, "SELECT RELEASE_LOCK(%s)", (name,))
 
 
 # The database and its owner
