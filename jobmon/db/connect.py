@@ -56,6 +56,9 @@ WRONG_SERVER_ERRNOS = frozenset(
     }
 )
 
+# Errors of a session that goes on to fail, though the server is sound: a new one does not.
+SPOILT_ERRNOS = frozenset({1146})  # Galera: its routines remember a table that could not be opened just then
+
 # Errors that go away when the same transaction is done again from its start.
 RETRYABLE_ERRNOS = (
     LOST_CONNECTION_ERRNOS
@@ -64,6 +67,7 @@ RETRYABLE_ERRNOS = (
         {
             1020,  # MariaDB: the record has changed since it was read
             1040,  # too many connections
+            1146,  # no such table, says a session of Galera that is spoilt
             1203,  # too many connections of this user
             1180,  # error at COMMIT: a node of Galera lost its cluster just then
             1205,  # lock wait timeout
@@ -373,13 +377,13 @@ def is_lost_connection(error: BaseException) -> bool:
 
 def is_retryable(error: BaseException) -> bool:
     """Whether doing the whole transaction again, on a new connection if this one is lost, may help."""
-    return is_lost_connection(error) or errno_of(error) in RETRYABLE_ERRNOS or _is_half_read_trigger(error)
+    return is_lost_connection(error) or errno_of(error) in RETRYABLE_ERRNOS or is_half_read_trigger(error)
 
 
-def _is_half_read_trigger(error: BaseException) -> bool:
-    # A node of Galera was just reading a trigger when another node's transaction went first and ended this
-    # one: the table's entry in the server's cache stays spoilt until it is replaced. Other sessions may have
-    # other entries.
+def is_half_read_trigger(error: BaseException) -> bool:
+    """Whether the server has a trigger in its cache that it read in part, as a node of Galera does when
+    another node's transaction goes first at that moment. It stays so until the tables are opened anew.
+    """
     return errno_of(error) == 1064 and "has an error in its body" in str(error.args[-1])
 
 

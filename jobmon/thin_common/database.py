@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 import threading
 import time
 from collections import deque
@@ -18,10 +19,12 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from jobmon.config import Config, ConfigError
 from jobmon.db.connect import (
     AVOIDED_SECONDS,
+    SPOILT_ERRNOS,
     WRONG_SERVER_ERRNOS,
     call_with_retry,
     connect,
     errno_of,
+    is_half_read_trigger,
     is_lost_connection,
     is_on_spare_host,
     is_retryable,
@@ -116,12 +119,19 @@ class Database:
         config: where the database is, and the pool's size and time-outs.
         role: ``jsm`` or ``jqs``.
         size: number of connections; ``config.pool_size`` if None.
+        reopen: makes the server open its tables anew, for the trouble of :func:`is_half_read_trigger`.
 
     Raises:
         ConfigError: nothing says how to reach the database in this role.
     """
 
-    def __init__(self, config: Config, role: str, size: int | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        role: str,
+        size: int | None = None,
+        reopen: Callable[[Connection], object] | None = None,
+    ) -> None:
         self.role = role
         self._config = config
         self._spec = config.conn_spec(role)
@@ -135,6 +145,9 @@ class Database:
             reset_on_return=None,  # sessions are in autocommit; `connection` cleans up after errors
         )
         self._suspect_before = 0.0
+        self._reopen = reopen
+        self._reopening = threading.Lock()
+        self._reopened = 0.0  # when it was done last
 
     def _connect(self) -> Connection:
         timeouts: dict[str, Any] = {
@@ -195,7 +208,7 @@ class Database:
         if place.proxy is None:
             return
         lost = is_lost_connection(error) or errno_of(error) in WRONG_SERVER_ERRNOS
-        if isinstance(error, Exception) and not lost:
+        if isinstance(error, Exception) and not lost and errno_of(error) not in SPOILT_ERRNOS:
             try:
                 cast(Connection, place.proxy.dbapi_connection).rollback()
                 return
@@ -222,7 +235,10 @@ class Database:
             place = self._enter()
             try:
                 connection = self._connection_of(place)
-                result = work(connection)
+                try:
+                    result = work(connection)
+                except struct.error as error:  # Galera, when it ends a call: a packet out of its place
+                    raise pymysql.err.OperationalError(2014, f"an answer can't be read: {error}") from error
                 if cast(Any, connection).server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
                     raise RuntimeError("a transaction was left open; it has been rolled back")
                 return result
@@ -233,18 +249,27 @@ class Database:
                 self._gate.leave(place)
 
         try:
-            return call_with_retry(once, attempts=attempts, on_retry=self._count_retry)
+            return call_with_retry(once, attempts=attempts, on_retry=self._before_retry)
         except (pymysql.err.Error, OSError) as error:
             if is_lost_connection(error) or errno_of(error) in _REFUSED_ERRNOS | WRONG_SERVER_ERRNOS:
                 logger.warning("database unavailable", extra={"role": self.role, "error": str(error)})
                 raise RelayError("DATABASE_UNAVAILABLE") from error
-            if is_retryable(error) and errno_of(error) not in (1305, 1370):
+            if is_retryable(error) and errno_of(error) not in (1146, 1305, 1370):
                 logger.warning("gave up after retries", extra={"role": self.role, "error": str(error)})
                 raise RelayError("DATABASE_BUSY") from error
             raise
 
-    def _count_retry(self, error: BaseException, attempt: int) -> None:
+    def _before_retry(self, error: BaseException, attempt: int) -> None:
         metrics.RETRIES.labels(self.role, str(errno_of(error))).inc()
+        if is_half_read_trigger(error):
+            self._reopen_tables(time.monotonic())
+
+    def _reopen_tables(self, failed: float) -> None:
+        with self._reopening:
+            if self._reopen is not None and self._reopened < failed:  # else another call's thread has done it
+                with contextlib.suppress(RelayError, pymysql.err.Error, OSError):
+                    self.run(self._reopen, attempts=1)
+                self._reopened = time.monotonic()
 
     def close(self) -> None:
         """Close all connections; nothing may be at work any more."""

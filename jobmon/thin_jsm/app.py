@@ -167,7 +167,7 @@ def create_app(config: Config) -> Flask:
     Raises:
         ConfigError: nothing says how to reach the database as JSM.
     """
-    database = Database(config, "jsm")
+    database = Database(config, "jsm", reopen=lambda connection: call(connection, "CALL reopen_tables()", []))
 
     def ready() -> dict[str, Any]:
         answer = readiness(database)
