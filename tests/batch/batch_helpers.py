@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import Services, until
+from client_helpers import Services
+from waiting import until
 
 from jobmon.client.requester import Requester
 from jobmon.client.tasks import BashTask

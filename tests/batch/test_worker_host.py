@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import Services, until
+from client_helpers import Services
 from play_helpers import PlayedScheduler
+from waiting import until
 
 from jobmon.client.errors import JobmonError
 from jobmon.client.requester import Requester

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import until
+from waiting import until
 
 from jobmon.executors.leftovers import find_leftovers, kill_leftovers, take_place
 from jobmon.executors.local import LocalExecutor

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from chaos_helpers import World
-from client_helpers import until
+from waiting import until
 
 from jobmon import BashTask, Requester, Workflow
 

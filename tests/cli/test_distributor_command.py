@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_helpers import Jobmon, until
+from cli_helpers import Jobmon
 from click.testing import CliRunner
+from waiting import until
 
 from jobmon.cli import main
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_helpers import ROOT, Jobmon, until
+from cli_helpers import ROOT, Jobmon
+from waiting import until
 
 # ----------------------------------------------------------------------------------------------------------
 # FILE.toml

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_helpers import Jobmon, MakeWorkflow, lines_of, until
+from cli_helpers import Jobmon, MakeWorkflow, lines_of
 from click.testing import CliRunner
+from waiting import until
 
 from jobmon.cli import main
 from jobmon.cli.workflow import STALE_AFTER_SECONDS

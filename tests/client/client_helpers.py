@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,14 +74,3 @@ def start_services(database: Any, directory: Path, **settings: Any) -> Services:
     environ = clean_environ(database)
     environ |= {f"JOBMON_{key.upper()}": str(value) for key, value in ports.items()}
     return Services(config, environ, started)
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait until it is true; what it gave."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"still not so after {seconds} s: {condition}")

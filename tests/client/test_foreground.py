@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import Services, until
+from client_helpers import Services
+from waiting import until
 
 from jobmon.client.errors import ServiceUnavailable
 from jobmon.client.foreground import Foreground

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import requests
-from client_helpers import Services, until
+from client_helpers import Services
+from waiting import until
 
 from jobmon import BashTask, Requester, Workflow
 from jobmon.client import requester as module

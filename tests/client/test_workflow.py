@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import until
+from waiting import until
 
 from jobmon import AttributeType, BashTask, PythonTask, Requester, Workflow, WorkflowResult
 from jobmon.client import workflow as module

@@ -20,6 +20,7 @@ from typing import Any
 
 from http_helpers import RUN, Api, Service, free_port
 from lives_helpers import Lives
+from waiting import until
 
 from jobmon.config import Config, load_config, read_accounts
 from jobmon.db import catalog, grants, migrate
@@ -41,18 +42,22 @@ def provider() -> str | None:
     return named or next((path for path in PROVIDERS if Path(path).is_file()), None)
 
 
-def wait_until(what: Callable[[], Any], seconds: float = 90) -> Any:
+def wait_until(what: Callable[[], Any]) -> Any:
     """Wait for something to be so, and return it; errors of the database in between count as not yet."""
-    deadline = time.monotonic() + seconds
-    problem: object = None
-    while time.monotonic() < deadline:
+    problem: Exception | None = None
+
+    def look() -> Any:
+        nonlocal problem
         try:
-            if found := what():
-                return found
+            return what()
         except Exception as error:
             problem = error
-        time.sleep(0.05)
-    raise AssertionError(f"not so within {seconds} s: {problem}")
+            return None
+
+    try:
+        return until(look)
+    except AssertionError as error:
+        raise error from problem
 
 
 class Servers:

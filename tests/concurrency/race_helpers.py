@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import pymysql
 from pymysql.connections import Connection
+from waiting import until
 
 from jobmon.db.connect import ConnectionSpec, call_with_retry, connect, errno_of
 
@@ -320,13 +322,8 @@ def shuffled(items: Iterable[Any], seed: int) -> list[Any]:
     return mixed
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30) -> None:
-    """Wait for something that must come to pass."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        # Not faster: InnoDB's tables show an old picture to whoever looks again within 100 ms.
-        time.sleep(0.15)
+# Not faster: InnoDB's tables show an old picture to whoever looks again within 100 ms.
+wait_until = functools.partial(until, pause=0.15)
 
 
 def wait_for_lock_waits(db: Database, connections: Iterable[Connection]) -> None:

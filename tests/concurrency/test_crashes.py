@@ -186,7 +186,7 @@ class Lives:
     def some_more(self, count: int) -> None:
         """Wait until so many more changes were acknowledged."""
         enough = len(self.acknowledged) + count
-        wait_until(lambda: len(self.acknowledged) > enough or self.failures, 60)
+        wait_until(lambda: len(self.acknowledged) > enough or self.failures)
 
     def end(self) -> None:
         """Let each finish the life it is at."""

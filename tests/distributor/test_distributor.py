@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import Services, clean_environ, start_services, until
+from client_helpers import Services, clean_environ, start_services
 from distributor_helpers import Run
+from waiting import until
 
 from jobmon.client.errors import RequestRefused
 from jobmon.client.requester import Requester

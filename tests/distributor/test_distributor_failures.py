@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import until
 from distributor_helpers import Run
+from waiting import until
 
 from jobmon.client.errors import RequestRefused
 from jobmon.client.requester import Requester

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from jobmon.executors import make_executor
 from jobmon.executors.leftovers import find_leftovers, kill_leftovers
@@ -71,14 +72,6 @@ def alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-    return found
 
 
 def test_a_command_that_ends_well(make: Make) -> None:
@@ -175,7 +168,7 @@ def make_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], L
         keep = executor._keep_deadline
 
         def later(deadline: Any) -> None:
-            wait_for(path.exists)
+            until(path.exists)
             keep(deadline)
 
         monkeypatch.setattr(executor, "_keep_deadline", later)
@@ -193,7 +186,7 @@ def test_max_runtime_ends_the_whole_group(make_once: MakeOnce, tmp_path: Path) -
     _, error = run_one(executor, command, max_runtime=1, working_dir=str(tmp_path))
     assert error["error_message"] == "max_runtime of 1 s exceeded: killed\nbegun\n"
     assert (error["job_instance_status"], error["exceeded"]) == ("Z", "max_runtime")
-    wait_for(lambda: not alive(int((tmp_path / "child").read_text())))
+    until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 
 def test_a_command_that_ignores_sigterm(make: Make) -> None:
@@ -205,7 +198,7 @@ def test_a_command_that_ignores_sigterm(make: Make) -> None:
 def test_a_child_that_outlives_sigterm_is_killed_with_the_shell(make_once: MakeOnce, tmp_path: Path) -> None:
     command = "(trap '' TERM; touch trapped; while :; do sleep 0.1; done) & echo $! > child; wait"
     run_one(make_once(tmp_path / "trapped"), command, max_runtime=1, working_dir=str(tmp_path))
-    wait_for(lambda: not alive(int((tmp_path / "child").read_text())))
+    until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 
 def test_what_a_command_leaves_behind_at_its_end_is_left_alone(make: Make, tmp_path: Path) -> None:
@@ -235,10 +228,10 @@ def test_room(make: Make) -> None:
     assert executor.room() == 3
     executor.submit([instance(1, "sleep 1000"), instance(2, "sleep 1000")])
     assert executor.room() == 1
-    wait_for(lambda: executor.num_events() == 2)
+    until(lambda: executor.num_events() == 2)
     assert not executor.urgent()  # nothing has ended
     executor.submit([instance(3, "true")])
-    wait_for(executor.urgent)
+    until(executor.urgent)
     assert executor.room() >= 1
     assert sorted(executor.held()) == [1, 2]
 
@@ -248,7 +241,7 @@ def test_short_commands_are_taken_ahead(make: Make) -> None:
     for number in range(1, 60):
         executor.submit([instance(number, "true")])
     events_until_idle(executor)
-    wait_for(lambda: executor.room() > 1)
+    until(lambda: executor.room() > 1)
 
 
 def test_given_up_instances_end_without_a_report(make: Make, tmp_path: Path) -> None:
@@ -256,8 +249,8 @@ def test_given_up_instances_end_without_a_report(make: Make, tmp_path: Path) -> 
     executor.submit(
         [instance(1, "echo $$ > pid; sleep 1000", working_dir=str(tmp_path)), instance(2, "touch never")]
     )
-    pid = int(wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()))
-    wait_for(executor.num_events)
+    pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()))
+    until(executor.num_events)
     assert [event["event"] for event in executor.collect()] == ["running"]
     executor.stop([1, 2, 99])
     assert events_until_idle(executor) == []
@@ -267,7 +260,7 @@ def test_given_up_instances_end_without_a_report(make: Make, tmp_path: Path) -> 
 def test_kill(make: Make) -> None:
     executor = make(max_workers=1)
     executor.submit([instance(1, "sleep 1000"), instance(2, "sleep 1000")])
-    wait_for(executor.num_events)
+    until(executor.num_events)
     executor.kill()
     events = {event["job_instance_id"]: event for event in events_until_idle(executor)}
     assert events[1]["event"] == events[2]["event"] == "error"
@@ -280,7 +273,7 @@ def test_close_leaves_no_process(make: Make, tmp_path: Path) -> None:
     executor.open(JSM)
     command = "trap '' TERM; echo $$ > pid; sleep 1000"
     executor.submit([instance(1, command, working_dir=str(tmp_path))])
-    pid = int(wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()))
+    pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()))
     executor.close()
     assert not alive(pid)
 
@@ -288,7 +281,7 @@ def test_close_leaves_no_process(make: Make, tmp_path: Path) -> None:
 def test_somebody_else_waits_for_the_child(make: Make) -> None:
     executor = make()
     executor.submit([instance(1, "sleep 0.5; exit 0")])
-    wait_for(executor.num_events)
+    until(executor.num_events)
     [running] = executor.collect()
     stolen = False
     with contextlib.suppress(ChildProcessError):
@@ -339,7 +332,7 @@ def leftover() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         environ = {**os.environ, "JOBMON_JOB_ID": str(job_id), "JOBMON_JSM": jsm}
         made.append(subprocess.Popen(["/bin/sh", "-c", command], env=environ, start_new_session=True))
         # its environment is its own once it has become the shell
-        wait_for(lambda: made[-1].pid in find_leftovers([job_id], jsm))
+        until(lambda: made[-1].pid in find_leftovers([job_id], jsm))
         threading.Thread(target=made[-1].wait, daemon=True).start()
         return made[-1]
 

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import pytest
 import requests
 from ports import free_port
 from slack_auth_helpers import GOOD, FakeSlack, fake_slack
+from waiting import until
 
 from jobmon import config as configuration
 from jobmon.config import load_config
@@ -58,13 +58,6 @@ def docker(*arguments: str, check: bool = True) -> str:
     )
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout
-
-
-def until(condition: Callable[[], object], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.3)
 
 
 class Deployment:

@@ -13,13 +13,13 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pymysql
 import pytest
 from ports import free_port
+from waiting import until
 
 from jobmon.config import load_config
 from jobmon.db.connect import ConnectionSpec, connect
@@ -52,13 +52,6 @@ def query(spec: ConnectionSpec, *statements: str) -> list[tuple[object, ...]]:
             return list(cursor.fetchall())
     finally:
         connection.close()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 # -- one running server for the tests that only look at it
@@ -280,7 +273,7 @@ def test_nothing_committed_is_lost_by_kill_9(make: Make) -> None:
         writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
         for writer in writers:
             writer.start()
-        wait_for(lambda: len(acknowledged) == 4 and min(acknowledged.values()) > 20)
+        until(lambda: len(acknowledged) == 4 and min(acknowledged.values()) > 20)
         server.kill()
         assert not server.is_running()
         for writer in writers:
@@ -369,7 +362,7 @@ def test_an_interrupted_initialisation_is_made_anew(
 
     for _ in range(20):
         process = command("init", "--data-dir", server.data_dir, "--server", server.binaries.server)
-        wait_for(lambda: reached() or server.is_initialised)
+        until(lambda: reached() or server.is_initialised)
         process.kill()
         process.wait(60)
         if moment == "end" or not server.is_initialised:  # the end may be too quick to be caught
@@ -509,7 +502,7 @@ def test_run_becomes_the_server_and_sigterm_stops_it_cleanly(make: Make, command
         "run", "--data-dir", server.data_dir, "--port", port, "--server", server.binaries.server,
         "--buffer-pool-mb", 64,
     )  # fmt: skip
-    wait_for(server.is_ready)
+    until(server.is_ready)
     assert server.pid == process.pid
     assert query(server.root_spec, "SELECT @@port, @@innodb_buffer_pool_size") == [(port, 64 << 20)]
     with pytest.raises(AlreadyRunningError):
@@ -525,14 +518,14 @@ def test_run_becomes_the_server_and_sigterm_stops_it_cleanly(make: Make, command
     process = command(
         "run", "--data-dir", server.data_dir, "--port", port, "--server", server.binaries.server
     )
-    wait_for(server.is_ready)
+    until(server.is_ready)
     query(server.root_spec, "INSERT INTO a.t VALUES (2)")
     process.kill()
     process.communicate(timeout=120)
     process = command(
         "run", "--data-dir", server.data_dir, "--port", port, "--server", server.binaries.server
     )
-    wait_for(server.is_ready)
+    until(server.is_ready)
     assert query(server.root_spec, "SELECT COUNT(*) FROM a.t") == [(2,)]
     stopper = command("stop", "--data-dir", server.data_dir)
     stopper.communicate(timeout=120)

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import requests
-from http_helpers import Service, config_for, free_port, until, wait_gone
+from http_helpers import Service, config_for, free_port, wait_gone
+from waiting import until
 
 from jobmon.config import ConfigError
 from jobmon.db.connect import connect

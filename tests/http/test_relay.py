@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from http_helpers import Api, until
+from http_helpers import Api
+from waiting import until
 
 from jobmon.db.connect import connect
 from jobmon.thin_common.logs import RequestLog

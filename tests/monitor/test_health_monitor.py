@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import requests
 from click.testing import CliRunner, Result
-from client_helpers import Services, until
+from client_helpers import Services
 from http_helpers import free_port
 from slack_helpers import TOKEN, Answer, SlackStandIn
 from sql_helpers import Sql, make_jobs, make_run, make_submitted, seconds_ago, watch
+from waiting import until
 
 from jobmon.cli import main
 from jobmon.client.errors import RequestRefused

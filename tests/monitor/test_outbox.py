@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from client_helpers import until
 from slack_helpers import TOKEN, Answer, SlackStandIn, refusal, too_many
+from waiting import until
 
 from jobmon.client.requester import Requester
 from jobmon.config import Config

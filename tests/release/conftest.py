@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,16 +19,3 @@ def clone(tmp_path: Path) -> Path:
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "as it is")
     return root
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Waits until something is so."""
-
-    def wait(condition: Callable[[], object], seconds: float = 300) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen in time"
-            time.sleep(0.3)
-
-    return wait

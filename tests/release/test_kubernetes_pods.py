@@ -10,12 +10,13 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from waiting import until
 
 from jobmon.release import read_releases
 from jobmon.release_secrets import make_secrets
@@ -154,7 +155,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         made.stop()
 
 
-def test_everything_comes_up_in_locked_containers(cluster: Cluster, until: Callable[..., None]) -> None:
+def test_everything_comes_up_in_locked_containers(cluster: Cluster) -> None:
     [server] = cluster.spec("jobmon-db")["containers"]
     database = cluster.run("jobmon-db", server, stays=True).strip()
     ping = server["readinessProbe"]["exec"]["command"]

@@ -10,13 +10,14 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ports import free_port
 from release_helpers import Deployment, end, listed
+from waiting import until
 
 from jobmon.release import PORT_KEYS, Release
 
@@ -74,9 +75,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployment, 
             subprocess.run(["docker", "rmi", "--force", deployment.release.image], capture_output=True)
 
 
-def test_two_compose_projects_run_side_by_side(
-    two: tuple[Deployment, Deployment], until: Callable[..., None]
-) -> None:
+def test_two_compose_projects_run_side_by_side(two: tuple[Deployment, Deployment]) -> None:
     old, new = two
     for each in two:
         assert "All 12 jobs ended as they should" in each("--docker", "--demo")

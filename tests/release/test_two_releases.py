@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from ports import free_port
 from release_helpers import Deployment, end, listed
+from waiting import until
 
 from jobmon.release import PORT_KEYS, Release, read_releases
 
@@ -30,9 +31,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployment, 
             assert deployment.pids() == set()
 
 
-def test_two_releases_run_side_by_side(
-    two: tuple[Deployment, Deployment], until: Callable[..., None]
-) -> None:
+def test_two_releases_run_side_by_side(two: tuple[Deployment, Deployment]) -> None:
     old, new = two
     for process in [each.begin("jobmon.runserver", "--embedded", "--demo") for each in two]:
         assert "All 12 jobs ended as they should" in end(process)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import psutil
 import pytest
 import requests
 from ports import free_port
+from waiting import until
 
 from jobmon import config as configuration
 from jobmon import runserver, supervised
@@ -96,13 +97,6 @@ class Runserver:
 
     def processes(self) -> list[psutil.Process]:
         return supervised.find(lambda tag: tag.startswith(str(self.directory)))
-
-
-def until(condition: Callable[[], object], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import os
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from jobmon import supervised
 from jobmon.supervisor import Program, Supervisor, SupervisorError
@@ -32,14 +32,6 @@ tell("started")
 print("hello from", name, flush=True)
 while True: time.sleep(0.1)
 """
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from worker_helpers import FakeJsm, Worker, eventually
+from waiting import until
+from worker_helpers import FakeJsm, Worker
 
 from jobmon.worker import cgroup
 
@@ -164,7 +165,7 @@ def small_group() -> Iterator[Path]:
             path.rmdir()
         return not path.exists()
 
-    eventually(removed)
+    until(removed)
 
 
 def test_the_kernel_kills_for_memory(make_fake: Make, start_worker: Start, small_group: Path) -> None:
@@ -189,7 +190,7 @@ def test_the_executor_reports_signals(
     fake = make_fake(command=command, stdout=str(tmp_path))
     worker = start_worker(fake, "--executor-reports-signals")
     out = tmp_path / "job.o7"
-    eventually(lambda: out.exists() and out.read_text() == "ready\n")
+    until(lambda: out.exists() and out.read_text() == "ready\n")
     worker.signal(number)
     assert worker.wait() == 128 + number
     assert out.read_text() == "ready\nsaved\n"

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from worker_helpers import FakeJsm, Worker, alive, eventually
+from waiting import until
+from worker_helpers import FakeJsm, Worker, alive
 
 Make = Callable[..., FakeJsm]
 Run = Callable[..., int]
@@ -225,7 +226,7 @@ def test_processes_that_a_command_leaves_are_left_alone(
 def test_heartbeats(make_fake: Make, start_worker: Start, tmp_path: Path) -> None:
     fake = make_fake(command=f"while [ ! -e {tmp_path}/enough ]; do sleep 0.05; done")
     worker = start_worker(fake, "--heartbeat-seconds", "0.3")
-    eventually(lambda: len(fake.of("log_job_instance_heartbeat")) >= 4)
+    until(lambda: len(fake.of("log_job_instance_heartbeat")) >= 4)
     (tmp_path / "enough").touch()
     assert worker.wait() == 0
     assert fake.calls[-1][0] == "log_done"
@@ -240,7 +241,7 @@ def test_signals_for_the_command_are_passed_on(make_fake: Make, start_worker: St
     )
     worker = start_worker(fake)
     out = tmp_path / "job.o7"
-    eventually(lambda: out.exists() and out.read_text() == "ready\n")
+    until(lambda: out.exists() and out.read_text() == "ready\n")
     worker.signal(signal.SIGUSR1)
     assert worker.wait() == 5
     assert out.read_text() == "ready\nsaved\n"

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from worker_helpers import PATIENCE, Answer, FakeJsm, Worker, alive, eventually, program_once, refusal
+from waiting import until
+from worker_helpers import PATIENCE, Answer, FakeJsm, Worker, alive, program_once, refusal
 
 Make = Callable[..., FakeJsm]
 Run = Callable[..., int]
@@ -29,7 +30,7 @@ STUBBORN = "trap '' TERM; echo last words >&2; (echo ready; while :; do sleep 0.
 def ready(tmp_path: Path) -> Path:
     """The output file, once the command has written that it is ready."""
     out = tmp_path / "job.o7"
-    eventually(lambda: out.exists() and out.read_text() == "ready\n")
+    until(lambda: out.exists() and out.read_text() == "ready\n")
     return out
 
 
@@ -45,7 +46,7 @@ def group_is_gone(group: int) -> None:
                     return False
         return True
 
-    eventually(gone)
+    until(gone)
 
 
 def test_max_runtime(make_fake: Make, run_worker: Run, tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_max_runtime_is_kept_while_jsm_hangs(make_fake: Make, start_worker: Star
     fake.answers["log_job_instance_heartbeat"] = hang
     program = program_once(tmp_path, tmp_path / "hangs")
     worker = start_worker(fake, "--heartbeat-seconds", "0.1", popen=program)
-    eventually(lambda: fake.of("log_job_instance_heartbeat"))
+    until(lambda: fake.of("log_job_instance_heartbeat"))
     group_is_gone(fake.group)
     answered.set()
     assert worker.wait() == 124
@@ -142,9 +143,9 @@ def test_ctrl_c_twice(make_fake: Make, start_worker: Start, tmp_path: Path) -> N
     worker = start_worker(fake, "--kill-after", "3600")
     ready(tmp_path)
     worker.signal(signal.SIGINT)
-    eventually(lambda: "received signal 2" in worker.log.read_text())
+    until(lambda: "received signal 2" in worker.log.read_text())
     worker.signal(signal.SIGTERM)  # may come twice from a scheduler; the command keeps its time
-    eventually(lambda: "received signal 15" in worker.log.read_text())
+    until(lambda: "received signal 15" in worker.log.read_text())
     assert alive(fake.group)
     worker.signal(signal.SIGINT)
     assert worker.wait() == 130

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from worker_helpers import Worker, alive, eventually
+from waiting import until
+from worker_helpers import Worker, alive
 
 Start = Callable[..., Worker]
 
@@ -112,7 +113,7 @@ def test_a_killed_jobs_worker_stops(jsm: Any, db: Any, start_worker: Start) -> N
     flow = Flow(jsm, {"job": {"command": "sleep 300", "max_attempts": 3}})
     [instance] = flow.claim()
     worker = start(start_worker, jsm, instance)
-    eventually(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
+    until(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
     [(group,)] = db.query("SELECT process_group_id FROM job_instance")
     assert alive(group)
     jsm.call("kill_job", job_id=instance["job_id"])
@@ -129,21 +130,21 @@ def test_a_superseded_workers_command_does_not_run_beside_the_next(
     flow = Flow(jsm, {"job": {"command": f"touch {tmp_path}/$$; sleep 300", "max_attempts": 3}})
     [first] = flow.claim()
     old = start(start_worker, jsm, first)
-    eventually(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
+    until(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
     jsm.call("reset_job", job_id=first["job_id"])
     jsm.call("submit_workflow_run", workflow_run_id=flow.run_id)
     [second] = flow.claim()
     new = start(start_worker, jsm, second)
     assert old.wait() == 76
     assert "told to stop: JOB_INSTANCE_" in old.log.read_text()
-    eventually(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
+    until(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
     # the old one, started late, or once more by a scheduler
     again = start(start_worker, jsm, first)
     assert again.wait() == 75
     assert new.process.poll() is None
     new.signal(signal.SIGTERM)
     assert new.wait() == 143
-    eventually(lambda: db.query("SELECT 1 FROM job WHERE status = 'Q'"))
+    until(lambda: db.query("SELECT 1 FROM job WHERE status = 'Q'"))
     texts = [row[0] for row in db.query("SELECT description FROM job_instance_error_log")]
     assert "the worker received signal 15 (SIGTERM): killed" in texts
 
@@ -174,12 +175,12 @@ def test_jsm_is_restarted_while_a_command_runs(
     flow = Flow(own_jsm, {"job": f"while [ ! -e {tmp_path}/go_on ]; do sleep 0.05; done"})
     [instance] = flow.claim()
     worker = start(start_worker, own_jsm, instance, "--heartbeat-seconds", "30")
-    eventually(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
+    until(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
     [(group,)] = db.query("SELECT process_group_id FROM job_instance")
     own_jsm.stop()
     (tmp_path / "go_on").touch()
-    eventually(lambda: not alive(group))
-    eventually(lambda: "does not answer" in worker.log.read_text())
+    until(lambda: not alive(group))
+    until(lambda: "does not answer" in worker.log.read_text())
     own_jsm.start()
     assert worker.wait() == 0
     assert flow.end()["status"] == "D"
@@ -197,7 +198,7 @@ def test_a_stopped_workflows_commands_may_end(jsm: Any, db: Any, start_worker: S
     flow = Flow(jsm, {"job": f"while [ ! -e {tmp_path}/go_on ]; do sleep 0.05; done", "other": "exit 3"})
     first, second = flow.claim()
     worker = start(start_worker, jsm, first)
-    eventually(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
+    until(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
     jsm.call("stop_workflow", workflow_id=flow.workflow_id, kill=0)
     (tmp_path / "go_on").touch()
     assert worker.wait() == 0
@@ -208,7 +209,7 @@ def test_a_stopped_workflows_commands_are_killed(jsm: Any, db: Any, start_worker
     flow = Flow(jsm, {"job": "sleep 300", "other": "sleep 300"})
     first, second = flow.claim()
     worker = start(start_worker, jsm, first)
-    eventually(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
+    until(lambda: db.query("SELECT 1 FROM job_instance WHERE status = 'R'"))
     assert jsm.call("stop_workflow", workflow_id=flow.workflow_id, kill=1)["num_killed"] == 2
     assert worker.wait() == 76
     # the one that the scheduler starts only now

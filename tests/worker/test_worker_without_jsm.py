@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from worker_helpers import Answer, FakeJsm, Worker, alive, eventually, refusal
+from waiting import until
+from worker_helpers import Answer, FakeJsm, Worker, alive, refusal
 
 from jobmon.worker import jsm
 from jobmon.worker.settings import Settings
@@ -58,7 +59,7 @@ def test_a_call_is_made_again(make_fake: Make, start_worker: Start, answer: Answ
 def test_jsm_comes_later(make_fake: Make, start_worker: Start) -> None:
     fake = make_fake(started=False, command="exit 3")
     worker = start_worker(fake)
-    eventually(lambda: "does not answer" in worker.log.read_text())
+    until(lambda: "does not answer" in worker.log.read_text())
     fake.start()
     assert worker.wait() == 3
     assert fake.end["error_message"] == "exit code 3"
@@ -79,12 +80,12 @@ def test_the_command_goes_on_without_jsm(make_fake: Make, start_worker: Start, t
         stdout=str(tmp_path),
     )
     worker = start_worker(fake, "--heartbeat-seconds", "0.1", "--patience", "1000")
-    eventually(lambda: fake.of("log_job_instance_heartbeat"))
+    until(lambda: fake.of("log_job_instance_heartbeat"))
     fake.stop()
-    eventually(lambda: "does not answer" in worker.log.read_text())
+    until(lambda: "does not answer" in worker.log.read_text())
     assert alive(fake.group)
     (tmp_path / "go_on").touch()
-    eventually(lambda: not alive(fake.group))
+    until(lambda: not alive(fake.group))
     assert (tmp_path / "job.o7").read_text() == "1\n2\n"
     assert worker.process.poll() is None  # it has yet to tell the end
     fake.start()
@@ -110,7 +111,7 @@ def test_a_signal_shortens_the_patience(make_fake: Make, start_worker: Start, tm
     fake = make_fake(command="exit 3")
     fake.answers["log_error"] = [(503, {})]
     worker = start_worker(fake, "--kill-after", "0", popen={"program": [str(program)]})
-    eventually(lambda: len(fake.of("log_error")) >= 2)
+    until(lambda: len(fake.of("log_error")) >= 2)
     worker.signal(15)
     assert worker.wait() == 3  # the command's own: it had ended before
 
@@ -133,7 +134,7 @@ def test_refused_heartbeats_do_not_end_the_command(
     fake = make_fake(command=f"while [ ! -e {tmp_path}/enough ]; do sleep 0.05; done; exit 3")
     fake.answers["log_job_instance_heartbeat"] = [refusal("UNAUTHORIZED", 401)]
     worker = start_worker(fake, "--heartbeat-seconds", "0.1")
-    eventually(lambda: len(fake.of("log_job_instance_heartbeat")) >= 4)
+    until(lambda: len(fake.of("log_job_instance_heartbeat")) >= 4)
     (tmp_path / "enough").touch()
     assert worker.wait() == 3
     assert worker.log.read_text().count("a heartbeat was refused: UNAUTHORIZED") == 1

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from ports import free_port
+from waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds; for what takes a moment, on a machine that is busy
@@ -24,17 +24,6 @@ FINAL_REPORTS = ("log_done", "log_error", "log_warning")
 
 # (status, document), or bytes to be sent as they are
 Answer = tuple[int, Any] | bytes
-
-
-def eventually(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Wait until something is true, and give it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"did not happen within {seconds} s")
 
 
 def refusal(code: str, status: int = 409) -> Answer:
@@ -134,7 +123,7 @@ class FakeJsm:
     @property
     def group(self) -> int:
         """The process group that the worker reported; waits for the report."""
-        return int(eventually(lambda: self.of("start_job_instance"))[0]["process_group_id"])
+        return int(until(lambda: self.of("start_job_instance"))[0]["process_group_id"])
 
     @property
     def end(self) -> dict[str, Any]:
