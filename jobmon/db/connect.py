@@ -56,7 +56,7 @@ WRONG_SERVER_ERRNOS = frozenset(
     }
 )
 
-# Errors of a session that goes on to fail, though the server is sound: a new one does not.
+# Errors of a session that wrote and goes on to fail, though the server is sound: a new one does not.
 SPOILT_ERRNOS = frozenset({1146})  # Galera: its routines remember a table that could not be opened just then
 
 # Errors that go away when the same transaction is done again from its start.
@@ -67,7 +67,6 @@ RETRYABLE_ERRNOS = (
         {
             1020,  # MariaDB: the record has changed since it was read
             1040,  # too many connections
-            1146,  # no such table, says a session of Galera that is spoilt
             1203,  # too many connections of this user
             1180,  # error at COMMIT: a node of Galera lost its cluster just then
             1205,  # lock wait timeout

@@ -249,15 +249,20 @@ class Database:
                 self._gate.leave(place)
 
         try:
-            return call_with_retry(once, attempts=attempts, on_retry=self._before_retry)
+            return call_with_retry(
+                once, attempts=attempts, retryable=self._is_retryable, on_retry=self._before_retry
+            )
         except (pymysql.err.Error, OSError) as error:
             if is_lost_connection(error) or errno_of(error) in _REFUSED_ERRNOS | WRONG_SERVER_ERRNOS:
                 logger.warning("database unavailable", extra={"role": self.role, "error": str(error)})
                 raise RelayError("DATABASE_UNAVAILABLE") from error
-            if is_retryable(error) and errno_of(error) not in (1146, 1305, 1370):
+            if is_retryable(error) and errno_of(error) not in (1305, 1370):
                 logger.warning("gave up after retries", extra={"role": self.role, "error": str(error)})
                 raise RelayError("DATABASE_BUSY") from error
             raise
+
+    def _is_retryable(self, error: BaseException) -> bool:
+        return is_retryable(error) or (self.role == "jsm" and errno_of(error) in SPOILT_ERRNOS)
 
     def _before_retry(self, error: BaseException, attempt: int) -> None:
         metrics.RETRIES.labels(self.role, str(errno_of(error))).inc()
