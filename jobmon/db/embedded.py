@@ -21,6 +21,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 import re
 import secrets
 import shutil
@@ -381,12 +382,25 @@ def socket_path(data_dir: Path) -> Path:
     return Path("/tmp", f"jobmon-{os.getuid()}-{digest}", "db.sock")
 
 
+# What systems give away by themselves, to outgoing connections, is above.
+_PORTS = range(20_000, 23_000)
+
+
 def free_port() -> int:
-    """A loopback TCP port that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback TCP port that nothing uses now.
+
+    No outgoing connection takes it either, while its server is down.
+
+    Raises:
+        PortInUseError: there is none.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise PortInUseError(
+        f"all ports from {_PORTS[0]} to {_PORTS[-1]} are in use", "choose another by db_port"
+    )
 
 
 def default_buffer_pool() -> int:

@@ -19,12 +19,13 @@ from typing import Any
 import pymysql
 import pytest
 import requests
+from ports import free_port
 from race_helpers import Database, Refused, job_history, make_dag, make_jobs, wait_until
 
 from jobmon.config import load_config, read_accounts
 from jobmon.db import grants, migrate
 from jobmon.db.connect import ConnectionSpec, connect, is_lost_connection
-from jobmon.db.embedded import EmbeddedServer, ServerNotFoundError, find_server, free_port
+from jobmon.db.embedded import EmbeddedServer, ServerNotFoundError, find_server
 
 # A caller that dies ---------------------------------------------------------------------------------------
 

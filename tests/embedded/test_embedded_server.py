@@ -205,6 +205,16 @@ def test_others_see_it(running: EmbeddedServer, command: Command) -> None:
 # -- starting and stopping
 
 
+def test_its_port_is_none_that_outgoing_connections_get(tmp_path: Path) -> None:
+    """Else one might have it when the server is started again."""
+    given_away = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if not given_away.exists() or int(given_away.read_text().split()[0]) < 25_000:
+        pytest.skip("this system gives away other ports than Linux does by default")
+    ports = {EmbeddedServer(tmp_path / str(number)).port for number in range(50)}
+    assert len(ports) > 40  # chosen at random, so that two at once seldom meet
+    assert max(ports) < int(given_away.read_text().split()[0])
+
+
 def test_a_life(make: Make, place: Path, binaries: ServerBinaries) -> None:
     server = make()
     assert (server.is_initialised, server.is_running(), server.pid, server.is_ready()) == (
