@@ -40,6 +40,8 @@ T = TypeVar("T")
 _REFUSED_ERRNOS = frozenset({1044, 1045, 1049, 1129, 1130, 1698, 3118})
 # A connection is replaced after this many seconds: before servers, proxies and firewalls drop it.
 _MAX_AGE = 1800
+# Tables are opened anew no sooner than so long after the last time: everybody waits for it.
+_REOPEN_SECONDS = 0.5
 
 
 class Place:
@@ -271,7 +273,8 @@ class Database:
 
     def _reopen_tables(self, failed: float) -> None:
         with self._reopening:
-            if self._reopen is not None and self._reopened < failed:  # else another call's thread has done it
+            # else another call's thread has done it, or it does not help
+            if self._reopen is not None and self._reopened < failed - _REOPEN_SECONDS:
                 with contextlib.suppress(RelayError, pymysql.err.Error, OSError):
                     self.run(self._reopen, attempts=1)
                 self._reopened = time.monotonic()

@@ -101,3 +101,17 @@ def test_reopen_tables_leaves_a_transaction_alone(db: Any) -> None:
         assert cursor.fetchall() == (('{"num_tables": 0}',),)
         conn.rollback()
     assert db.query("SELECT COUNT(*) FROM task_dag") == [(0,)]
+
+
+def test_a_trigger_that_stays_broken_costs_the_others_little(db: Any) -> None:
+    opened: list[Connection] = []
+    database = Database(config_for(db), "jsm", size=1, reopen=opened.append)
+    with contextlib.closing(database):
+
+        def fail(connection: Connection) -> None:
+            raise pymysql.err.ProgrammingError(1064, "Trigger 'a' has an error in its body: 'Near'")
+
+        with pytest.raises(RelayError) as caught:
+            database.run(fail, attempts=4)
+    assert caught.value.code == "DATABASE_BUSY"
+    assert 1 <= len(opened) < 3
