@@ -376,13 +376,13 @@ def is_lost_connection(error: BaseException) -> bool:
 
 def is_retryable(error: BaseException) -> bool:
     """Whether doing the whole transaction again, on a new connection if this one is lost, may help."""
-    return is_lost_connection(error) or errno_of(error) in RETRYABLE_ERRNOS or is_half_read_trigger(error)
+    return is_lost_connection(error) or errno_of(error) in RETRYABLE_ERRNOS or _is_half_read_trigger(error)
 
 
-def is_half_read_trigger(error: BaseException) -> bool:
-    """Whether the server has a trigger in its cache that it read in part, as a node of Galera does when
-    another node's transaction goes first at that moment. It stays so until the tables are opened anew.
-    """
+def _is_half_read_trigger(error: BaseException) -> bool:
+    # A node of Galera was just reading a trigger when another node's transaction went first and ended this
+    # one: the table's entry in the server's cache stays spoilt until it is replaced. Other sessions may have
+    # other entries.
     return errno_of(error) == 1064 and "has an error in its body" in str(error.args[-1])
 
 

@@ -24,7 +24,6 @@ from jobmon.db.connect import (
     call_with_retry,
     connect,
     errno_of,
-    is_half_read_trigger,
     is_lost_connection,
     is_on_spare_host,
     is_retryable,
@@ -40,8 +39,6 @@ T = TypeVar("T")
 _REFUSED_ERRNOS = frozenset({1044, 1045, 1049, 1129, 1130, 1698, 3118})
 # A connection is replaced after this many seconds: before servers, proxies and firewalls drop it.
 _MAX_AGE = 1800
-# Tables are opened anew no sooner than so long after the last time: everybody waits for it.
-_REOPEN_SECONDS = 0.5
 
 
 class Place:
@@ -121,7 +118,7 @@ class Database:
         config: where the database is, and the pool's size and time-outs.
         role: ``jsm`` or ``jqs``.
         size: number of connections; ``config.pool_size`` if None.
-        reopen: makes the server open its tables anew, for the trouble of :func:`is_half_read_trigger`.
+        warm_up: what to do in each new session before it is used.
 
     Raises:
         ConfigError: nothing says how to reach the database in this role.
@@ -132,7 +129,7 @@ class Database:
         config: Config,
         role: str,
         size: int | None = None,
-        reopen: Callable[[Connection], object] | None = None,
+        warm_up: Callable[[Connection], object] | None = None,
     ) -> None:
         self.role = role
         self._config = config
@@ -147,9 +144,7 @@ class Database:
             reset_on_return=None,  # sessions are in autocommit; `connection` cleans up after errors
         )
         self._suspect_before = 0.0
-        self._reopen = reopen
-        self._reopening = threading.Lock()
-        self._reopened = 0.0  # when it was done last
+        self._warm_up = warm_up
 
     def _connect(self) -> Connection:
         timeouts: dict[str, Any] = {
@@ -171,6 +166,8 @@ class Database:
             connection = connect(self._spec, **timeouts, **more)
         if writes:
             connection.query(positions.TRACK_POSITIONS)
+        if self._warm_up is not None:
+            self._warm_up(connection)
         return connection
 
     def _enter(self) -> Place:
@@ -252,7 +249,7 @@ class Database:
 
         try:
             return call_with_retry(
-                once, attempts=attempts, retryable=self._is_retryable, on_retry=self._before_retry
+                once, attempts=attempts, retryable=self._is_retryable, on_retry=self._count_retry
             )
         except (pymysql.err.Error, OSError) as error:
             if is_lost_connection(error) or errno_of(error) in _REFUSED_ERRNOS | WRONG_SERVER_ERRNOS:
@@ -266,18 +263,8 @@ class Database:
     def _is_retryable(self, error: BaseException) -> bool:
         return is_retryable(error) or (self.role == "jsm" and errno_of(error) in SPOILT_ERRNOS)
 
-    def _before_retry(self, error: BaseException, attempt: int) -> None:
+    def _count_retry(self, error: BaseException, attempt: int) -> None:
         metrics.RETRIES.labels(self.role, str(errno_of(error))).inc()
-        if is_half_read_trigger(error):
-            self._reopen_tables(time.monotonic())
-
-    def _reopen_tables(self, failed: float) -> None:
-        with self._reopening:
-            # else another call's thread has done it, or it does not help
-            if self._reopen is not None and self._reopened < failed - _REOPEN_SECONDS:
-                with contextlib.suppress(RelayError, pymysql.err.Error, OSError):
-                    self.run(self._reopen, attempts=1)
-                self._reopened = time.monotonic()
 
     def close(self) -> None:
         """Close all connections; nothing may be at work any more."""

@@ -158,6 +158,16 @@ def _beat(database: Database, catalog: CatalogKeeper[Catalog]) -> None:
             logger.debug("no heartbeat", extra={"service": "jsm", "error": str(error)})
 
 
+def open_tables(connection: Connection) -> None:
+    """Make a node of Galera read the triggers now, since it may spoil one that it reads in a transaction."""
+    if positions.traits_of(connection).galera:
+        try:
+            call(connection, "CALL open_tables()", [])
+        except pymysql.err.Error as error:
+            if errno_of(error) not in NO_SUCH_PROCEDURE:  # of an older schema
+                raise
+
+
 def create_app(config: Config) -> Flask:
     """JSM's WSGI application.
 
@@ -167,7 +177,7 @@ def create_app(config: Config) -> Flask:
     Raises:
         ConfigError: nothing says how to reach the database as JSM.
     """
-    database = Database(config, "jsm", reopen=lambda connection: call(connection, "CALL reopen_tables()", []))
+    database = Database(config, "jsm", warm_up=open_tables)
 
     def ready() -> dict[str, Any]:
         answer = readiness(database)

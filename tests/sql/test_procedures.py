@@ -360,7 +360,7 @@ CASES = {
     "add_workflow_run_attribute": _attribute("workflow_run", make_run),
     "get_api_errors": Case(lambda jsm: {}, set(), reads=True),
     "get_database_id": Case(lambda jsm: {}, {"database_id"}, reads=True),
-    "reopen_tables": Case(lambda jsm: {}, {"num_tables"}, reads=True),
+    "open_tables": Case(lambda jsm: {}, {"num_tables"}, reads=True),
     "log_replication_heartbeat": Case(_after_a_second, set()),
     "get_schema_version": Case(lambda jsm: {}, {"schema_version", "compatible_since"}, reads=True),
 }
