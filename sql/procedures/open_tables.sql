@@ -10,17 +10,18 @@ Example: CALL open_tables();
 BEGIN
     DECLARE v_statement LONGTEXT;
     DECLARE v_num_tables INT DEFAULT 0;
+    DECLARE v_lock VARCHAR(64) DEFAULT CONCAT('jobmon_open_tables_', LEFT(SHA2(DATABASE(), 256), 40));
     SET @@SESSION.group_concat_max_len = 67108864;
     SELECT COUNT(*), GROUP_CONCAT(REPEAT(CONCAT(' UNION ALL SELECT 1 FROM `', name, '` WHERE FALSE'), 40) SEPARATOR '') INTO v_num_tables, v_statement
     FROM (SELECT DISTINCT EVENT_OBJECT_TABLE AS name FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()) AS tables_with_triggers;
     -- one session after the other: what the first has opened is there for those after it
-    IF v_num_tables > 0 AND GET_LOCK(CONCAT('jobmon_open_tables_', MD5(DATABASE())), 10) = 1 THEN
+    IF v_num_tables > 0 AND GET_LOCK(v_lock, 10) = 1 THEN
         SET @jobmon_statement = CONCAT('SELECT COUNT(*) INTO @jobmon_num_rows FROM (SELECT 1 FROM DUAL WHERE FALSE', v_statement, ') AS opened');
         PREPARE jobmon_open FROM @jobmon_statement;
         EXECUTE jobmon_open;
         DEALLOCATE PREPARE jobmon_open;
         SET @jobmon_statement = NULL;
-        DO RELEASE_LOCK(CONCAT('jobmon_open_tables_', MD5(DATABASE())));
+        DO RELEASE_LOCK(v_lock);
     END IF;
     SELECT CONCAT('{"num_tables": ', v_num_tables, '}') AS document;
 END
