@@ -164,10 +164,14 @@ class Database:
             with contextlib.suppress(ConfigError):
                 self._spec = self._config.conn_spec(self.role)
             connection = connect(self._spec, **timeouts, **more)
-        if writes:
-            connection.query(positions.TRACK_POSITIONS)
-        if self._warm_up is not None:
-            self._warm_up(connection)
+        try:
+            if writes:
+                connection.query(positions.TRACK_POSITIONS)
+            if self._warm_up is not None:
+                self._warm_up(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _enter(self) -> Place:

@@ -15,7 +15,7 @@ from flask import Flask
 from pymysql.connections import Connection
 
 from jobmon.config import Config
-from jobmon.db.connect import errno_of
+from jobmon.db.connect import errno_of, is_lost_connection
 from jobmon.thin_common import positions
 from jobmon.thin_common.app import COMMON_ROUTES, make_app
 from jobmon.thin_common.catalog import CatalogKeeper
@@ -164,8 +164,10 @@ def open_tables(connection: Connection) -> None:
         try:
             call(connection, "CALL open_tables()", [])
         except pymysql.err.Error as error:
-            if errno_of(error) not in NO_SUCH_PROCEDURE:  # of an older schema
+            if is_lost_connection(error):
                 raise
+            # the service works without; an older schema has no such procedure
+            logger.warning("tables not opened", extra={"service": "jsm", "error": str(error)})
 
 
 def create_app(config: Config) -> Flask:

@@ -11,6 +11,11 @@ BEGIN
     DECLARE v_statement LONGTEXT;
     DECLARE v_num_tables INT DEFAULT 0;
     DECLARE v_lock VARCHAR(64) DEFAULT CONCAT('jobmon_open_tables_', LEFT(SHA2(DATABASE(), 256), 40));
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION
+    BEGIN
+        DO RELEASE_LOCK(v_lock);
+        RESIGNAL;
+    END;
     SET @@SESSION.group_concat_max_len = 67108864;
     SELECT COUNT(*), GROUP_CONCAT(REPEAT(CONCAT(' UNION ALL SELECT 1 FROM `', name, '` WHERE FALSE'), 40) SEPARATOR '') INTO v_num_tables, v_statement
     FROM (SELECT DISTINCT EVENT_OBJECT_TABLE AS name FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()) AS tables_with_triggers;
